@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+//! config.json: what it says about the time namespace, and how to change only that.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::invocation::Operands;
+use crate::json::{self, Found, Splice};
+
+/// The element that declares a time namespace of the container's own, as the OCI runtime specification has it.
+const TIME_NAMESPACE: &str = r#"{"type":"time"}"#;
+
+/// What `linux.namespaces` says of the time namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// No entry.
+    No,
+    /// A new one, with the engine's own clocks: no path, no offsets.
+    Plain,
+    /// A new one whose clocks are shifted by `linux.timeOffsets`.
+    Offsets,
+    /// An existing one, by path.
+    Path,
+}
+
+/// What the decision needs to know of a config.json.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// There is nothing to read: the runtime will say so better.
+    Missing,
+    /// It could be read in more than one way, or in none; the text says which key.
+    NotUnderstood(&'static str),
+    /// No `linux.namespaces`, where an entry could stand.
+    NoNamespaces,
+    /// It is understood.
+    Understood {
+        /// Its time namespace.
+        declared: Declared,
+        /// The container joins a pid namespace that exists already.
+        joins_pid_namespace: bool,
+    },
+}
+
+/// A config.json, read once.
+#[derive(Debug)]
+pub struct Config {
+    path: PathBuf,
+    text: Vec<u8>,
+    /// Of the file as it was read; none if it is not a regular file, which is then never replaced.
+    metadata: Option<fs::Metadata>,
+}
+
+impl Config {
+    /// Reads the config.json that the runtime will read: crun's `--config`, or the one in `--bundle`, or that in the
+    /// working folder.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(operands: &Operands<'_>) -> Result<Self> {
+        let path = match (operands.config, operands.bundle) {
+            // The name itself is crun's default, and means the bundle's.
+            (Some(config), _) if config != "config.json" => PathBuf::from(config),
+            (_, bundle) => Path::new(bundle.unwrap_or(".".as_ref())).join("config.json"),
+        };
+        Self::read_file(path)
+    }
+
+    fn read_file(path: PathBuf) -> Result<Self> {
+        let context = || format!("read {}", path.display());
+        let mut file = File::open(&path).with_context(context)?;
+        let metadata = file.metadata().with_context(context)?;
+        let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+        file.read_to_end(&mut text).with_context(context)?;
+        let is_link = fs::symlink_metadata(&path).with_context(context)?.is_symlink();
+        let metadata = (metadata.is_file() && !is_link).then_some(metadata);
+        Ok(Self { path, text, metadata })
+    }
+
+    /// What it says, and the change that would make it say otherwise.
+    pub fn view(&self) -> (View, Option<Splice>) {
+        let Ok(text) = std::str::from_utf8(&self.text) else {
+            return (View::NotUnderstood("it is not UTF-8"), None);
+        };
+        view(text).unwrap_or((View::NotUnderstood("it is not JSON"), None))
+    }
+
+    /// Replaces the file by the changed text, atomically: mode and owner stay.
+    ///
+    /// # Errors
+    /// The file is no regular one, or its folder cannot be written; then nothing has changed.
+    pub fn replace(&self, splice: &Splice) -> Result<()> {
+        let Some(metadata) = &self.metadata else { bail!("{} is a link or no regular file", self.path.display()) };
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".tns-shim-{}", std::process::id()));
+        let temporary = self.path.with_file_name(name);
+        write_like(&temporary, metadata, &splice.pieces(&self.text))
+            .and_then(|()| fs::rename(&temporary, &self.path))
+            .inspect_err(|error| {
+                // Whatever stands there under that name was not made here.
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    let _ = fs::remove_file(&temporary);
+                }
+            })
+            .with_context(|| format!("replace {}", self.path.display()))
+    }
+}
+
+fn write_like(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    write_all(&mut file, pieces)?;
+    let made = file.metadata()?;
+    if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
+        fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    // After the owner, because chown takes set-id bits away.
+    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    file.sync_all()
+}
+
+/// One system call for all pieces where the kernel takes them at once.
+fn write_all(file: &mut File, pieces: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The view of a config.json's text; the splice declares a time namespace where none is declared, and takes a plain one out.
+fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
+    let not_understood = |key| Ok((View::NotUnderstood(key), None));
+    let linux = match json::members(text, ["linux"])? {
+        [Found::One(linux)] => linux,
+        [Found::Absent] => return Ok((View::NoNamespaces, None)),
+        [Found::Ambiguous] => return not_understood("the key linux is there twice or in another letter case"),
+    };
+    let [namespaces, offsets] = json::members(linux, ["namespaces", "timeOffsets"])?;
+    let array = match namespaces {
+        Found::One(array) => array,
+        Found::Absent => return Ok((View::NoNamespaces, None)),
+        Found::Ambiguous => return not_understood("the key linux.namespaces is there twice or in another letter case"),
+    };
+    let offsets = match offsets {
+        Found::Absent => false,
+        Found::One(object) => !is_empty_object(object),
+        Found::Ambiguous => {
+            return not_understood("the key linux.timeOffsets is there twice or in another letter case");
+        }
+    };
+
+    let elements = json::elements(array)?;
+    let mut time = None;
+    let mut joins_pid_namespace = false;
+    for (index, element) in elements.iter().enumerate() {
+        let Ok([Found::One(kind), path]) = json::members(element, ["type", "path"]) else {
+            return not_understood("an entry of linux.namespaces has no type, or more than one");
+        };
+        let path = match path {
+            Found::Absent => false,
+            Found::One(path) => json::string(path).is_none_or(|path| !path.is_empty()),
+            Found::Ambiguous => return not_understood("an entry of linux.namespaces has more than one path"),
+        };
+        match json::string(kind).as_deref() {
+            Some("time") if time.is_some() => return not_understood("linux.namespaces lists time twice"),
+            Some("time") => time = Some((index, path)),
+            Some("pid") => joins_pid_namespace |= path,
+            _ => {}
+        }
+    }
+
+    let (declared, splice) = match time {
+        Some((_, true)) => (Declared::Path, None),
+        _ if offsets => (Declared::Offsets, None),
+        None => (Declared::No, Some(Splice::append(text, array, &elements, TIME_NAMESPACE))),
+        Some((index, false)) => (Declared::Plain, Some(Splice::take_out(text, &elements, index))),
+    };
+    Ok((View::Understood { declared, joins_pid_namespace }, splice))
+}
+
+fn is_empty_object(text: &str) -> bool {
+    text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container's PID 1, from the runtime's own state, and the proof that it still is that process.
+//!
+//! Where the state is: runc `ROOT/ID/state.json`, crun `ROOT/ID/status`. The proof is the one that the runtimes use
+//! themselves: the start time they recorded, in clock ticks since boot, against field 22 of /proc/PID/stat. A pidfd,
+//! opened before and asked afterwards, makes it hold for everything that was read through /proc/PID in between.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::geteuid;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::runtime::abilities::Kind;
+use crate::{json, sys, timens};
+
+/// `_SC_CLK_TCK` ticks since boot, in the reader's own boottime: the unit of a process's start time in procfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockTicks(pub u64);
+
+/// What the runtime recorded of a container.
+#[derive(Debug)]
+pub struct State {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Its text.
+    text: String,
+    /// PID 1, in the reader's pid namespace.
+    pub pid: i32,
+    /// When that process was started.
+    pub start: ClockTicks,
+    /// Where in the text the start time stands.
+    start_span: std::ops::Range<usize>,
+    /// The saved configuration lists a time namespace (runc only).
+    pub lists_time: bool,
+}
+
+/// The folder in which the runtime keeps the container.
+///
+/// # Errors
+/// The id is none that a runtime would accept; it must not lead out of the root folder.
+pub fn folder(kind: Kind, root: Option<&OsStr>, id: &OsStr) -> Result<PathBuf> {
+    let bytes = id.as_bytes();
+    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(byte);
+    ensure!(
+        !bytes.is_empty() && bytes.iter().all(valid) && id != "." && id != "..",
+        "{} is no container id",
+        id.display()
+    );
+    let root = root.filter(|root| !root.is_empty()).map_or_else(|| default_root(kind), PathBuf::from);
+    Ok(root.join(id))
+}
+
+/// Where the runtime keeps its containers without `--root`: runc's `main.go`, crun's `libcrun/status.c`.
+pub fn default_root(kind: Kind) -> PathBuf {
+    let runtime_folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    match (kind, runtime_folder) {
+        (Kind::Crun, Some(folder)) => folder.join("crun"),
+        (Kind::Crun, None) => "/run/crun".into(),
+        (_, Some(folder)) if runc_honours_runtime_folder() => folder.join("runc"),
+        _ => "/run/runc".into(),
+    }
+}
+
+fn runc_honours_runtime_folder() -> bool {
+    // The initial user namespace maps everything onto itself.
+    let in_user_namespace = || {
+        fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+    };
+    !geteuid().is_root() || (in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"))
+}
+
+#[derive(Deserialize)]
+struct RuncState<'a> {
+    init_process_pid: i32,
+    #[serde(borrow)]
+    init_process_start: &'a RawValue,
+    #[serde(borrow)]
+    config: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct RuncConfig {
+    #[serde(default)]
+    namespaces: Option<Vec<RuncNamespace>>,
+}
+
+#[derive(Deserialize)]
+struct RuncNamespace {
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+struct CrunState<'a> {
+    pid: i32,
+    #[serde(borrow, rename = "process-start-time")]
+    start: &'a RawValue,
+}
+
+impl State {
+    /// Reads a container's state.
+    ///
+    /// # Errors
+    /// There is no such container; its state is not understood, or somebody else could have written it.
+    pub fn read(kind: Kind, folder: &Path) -> Result<Self> {
+        match kind {
+            Kind::Runc => Self::from_runc(folder.join("state.json")),
+            Kind::Crun => Self::from_crun(folder.join("status")),
+            Kind::Youki | Kind::Other => bail!("where this runtime keeps its state is unknown"),
+        }
+    }
+
+    fn from_runc(file: PathBuf) -> Result<Self> {
+        let text = read_trusted(&file)?;
+        let context = || format!("understand {}", file.display());
+        let state: RuncState<'_> = serde_json::from_str(&text).with_context(context)?;
+        let config: RuncConfig = serde_json::from_str(state.config.get()).with_context(context)?;
+        let start = serde_json::from_str(state.init_process_start.get()).with_context(context)?;
+        let start_span = json::span(&text, state.init_process_start.get());
+        let pid = state.init_process_pid;
+        let lists_time = config.namespaces.iter().flatten().any(|namespace| namespace.r#type == "NEWTIME");
+        Ok(Self { pid, start: ClockTicks(start), start_span, lists_time, file, text })
+    }
+
+    fn from_crun(file: PathBuf) -> Result<Self> {
+        let text = read_trusted(&file)?;
+        let context = || format!("understand {}", file.display());
+        let state: CrunState<'_> = serde_json::from_str(&text).with_context(context)?;
+        let start = serde_json::from_str(state.start.get()).with_context(context)?;
+        let start_span = json::span(&text, state.start.get());
+        let pid = state.pid;
+        Ok(Self { pid, start: ClockTicks(start), start_span, lists_time: false, file, text })
+    }
+
+    /// The state's text with another start time.
+    pub fn with_start(&self, start: ClockTicks) -> String {
+        let (before, after) = (&self.text[..self.start_span.start], &self.text[self.start_span.end..]);
+        format!("{before}{}{after}", start.0)
+    }
+
+    /// Takes hold of the process, if it is the one that was recorded.
+    ///
+    /// # Errors
+    /// It has ended, or its number belongs to another process by now.
+    pub fn prove(&self) -> Result<Init> {
+        // A container that has stopped has PID 0 in runc's state.
+        ensure!(self.pid > 0, "the container has stopped");
+        let init = Init { pid: self.pid, pidfd: sys::pidfd_open(self.pid).context("the container's PID 1 has ended")? };
+        let start = init.start()?;
+        ensure!(
+            start == self.start,
+            "PID {} started {} ticks after boot, not {} as recorded: it is not the container's PID 1",
+            self.pid,
+            start.0,
+            self.start.0
+        );
+        init.ensure_alive()?;
+        Ok(init)
+    }
+}
+
+/// A container's PID 1, which cannot become another process.
+#[derive(Debug)]
+pub struct Init {
+    /// In the reader's pid namespace.
+    pub pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl Init {
+    /// Its start time as this process sees it now.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn start(&self) -> Result<ClockTicks> {
+        let path = format!("/proc/{}/stat", self.pid);
+        let text = fs::read(&path).with_context(|| format!("read {path}"))?;
+        parse_start(&text).with_context(|| format!("understand {path}"))
+    }
+
+    /// Its time namespace, held open.
+    ///
+    /// # Errors
+    /// It has ended, or may not be looked at.
+    pub fn time_namespace(&self) -> Result<File> {
+        let path = format!("/proc/{}/ns/time", self.pid);
+        let file = File::open(&path).with_context(|| format!("open {path}"))?;
+        self.ensure_alive()?;
+        Ok(file)
+    }
+
+    /// Which time namespace it is in.
+    ///
+    /// # Errors
+    /// It has ended, or may not be looked at.
+    pub fn time_namespace_id(&self) -> Result<timens::Id> {
+        let id = timens::Id::of_process(self.pid)
+            .with_context(|| format!("look at the time namespace of PID {}", self.pid))?;
+        self.ensure_alive()?;
+        Ok(id)
+    }
+
+    /// While this holds, everything that was read under /proc/PID was this process's.
+    fn ensure_alive(&self) -> Result<()> {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let ended = poll(&mut fds, PollTimeout::ZERO).context("ask whether the container's PID 1 is alive")?;
+        ensure!(ended == 0, "the container's PID 1 has ended");
+        Ok(())
+    }
+}
+
+/// The text of a file that nobody but this user and root can have written.
+fn read_trusted(path: &Path) -> Result<String> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(
+        |error| match error.kind() {
+            // The C library's words for it would be taken for the runtime's own verdict by the engines.
+            io::ErrorKind::NotFound => anyhow::anyhow!("there is no {}", path.display()),
+            _ => anyhow::Error::from(error).context(format!("open {}", path.display())),
+        },
+    )?;
+    let metadata = file.metadata()?;
+    let trusted =
+        metadata.is_file() && [0, geteuid().as_raw()].contains(&metadata.uid()) && metadata.mode() & 0o022 == 0;
+    ensure!(trusted, "{} could have been written by another user", path.display());
+    let mut text = String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+    Ok(text)
+}
+
+/// Field 22 of /proc/PID/stat, see `proc_pid_stat(5)`. The second field, in parentheses, may hold anything, so counting
+/// begins behind the last closing one.
+fn parse_start(stat: &[u8]) -> Option<ClockTicks> {
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
+    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok().map(ClockTicks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_time_is_found_behind_any_name() {
+        let stat = b"77 (a) b) 3) S 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
+        assert_eq!(parse_start(stat), Some(ClockTicks(4242)));
+        assert_eq!(parse_start(b"77 (x) S 1"), None);
+    }
+
+    #[test]
+    fn an_id_never_leads_out_of_the_root() {
+        let root = Some(OsStr::new("/r"));
+        assert_eq!(folder(Kind::Runc, root, OsStr::new("create")).unwrap(), Path::new("/r/create"));
+        for id in ["", ".", "..", "a/b", "../x", "/abs", "a b"] {
+            assert!(folder(Kind::Runc, root, OsStr::new(id)).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn only_the_start_time_differs_in_the_text_shown_to_the_runtime() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"id":"x","init_process_pid":7, "init_process_start" : 1234 ,"big":1e400,"config":{"namespaces":[{"type":"NEWPID","path":""},{"type":"NEWTIME","path":""}]}}"#;
+        fs::write(folder.path().join("state.json"), text).unwrap();
+        let state = State::read(Kind::Runc, folder.path()).unwrap();
+        assert_eq!((state.pid, state.start, state.lists_time), (7, ClockTicks(1234), true));
+        assert_eq!(state.with_start(ClockTicks(99)), text.replace("1234", "99"));
+    }
+
+    #[test]
+    fn what_another_user_could_have_written_is_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("status");
+        fs::write(&file, r#"{"pid":7,"process-start-time":1}"#).unwrap();
+        assert!(State::read(Kind::Crun, folder.path()).is_ok());
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(State::read(Kind::Crun, folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_stranger_with_the_recorded_number_is_not_the_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        let start = parse_start(&fs::read("/proc/self/stat").unwrap()).unwrap().0;
+        let state = |start: u64| {
+            fs::write(folder.path().join("status"), format!(r#"{{"pid":{own},"process-start-time":{start}}}"#))
+                .unwrap();
+            State::read(Kind::Crun, folder.path()).unwrap()
+        };
+        assert_eq!(state(start).prove().unwrap().pid, i32::try_from(own).unwrap());
+        assert!(state(start + 1).prove().is_err());
+    }
+}

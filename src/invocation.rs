@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the caller asks for, read from argv the way the real runtimes read it.
+//!
+//! Nothing is rejected here. What is not understood has no verb or no id, and a call without them is passed on as it is:
+//! the runtime's own parser has the last word.
+//!
+//! Sources: runc's `main.go` and its commands (urfave/cli, Go's flag package), crun's `src/*.c` (argp with `ARGP_IN_ORDER`).
+
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+/// The verbs that the shim knows; every other one is the runtime's own business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Verb {
+    Create,
+    Run,
+    Exec,
+    Checkpoint,
+    Restore,
+    Features,
+    Other,
+}
+
+impl Verb {
+    fn from_word(word: &[u8]) -> Self {
+        match word {
+            b"create" => Self::Create,
+            b"run" => Self::Run,
+            b"exec" => Self::Exec,
+            b"checkpoint" => Self::Checkpoint,
+            b"restore" => Self::Restore,
+            b"features" => Self::Features,
+            _ => Self::Other,
+        }
+    }
+
+    /// The flags of this verb that take a value, in either runtime. No flag takes one in only one of them.
+    fn value_flags(self) -> &'static [ValueFlag] {
+        match self {
+            Self::Create | Self::Run => CREATE_FLAGS,
+            Self::Exec => EXEC_FLAGS,
+            Self::Checkpoint => CHECKPOINT_FLAGS,
+            Self::Restore => RESTORE_FLAGS,
+            Self::Features | Self::Other => &[],
+        }
+    }
+}
+
+/// Whose rules the words after the verb follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Go: `-bundle X` is `--bundle X`, no bundled short flags, options also after the id (except for exec).
+    Runc,
+    /// argp: `-b/x`, `-td`, unambiguous prefixes of long options, the id ends the options.
+    Crun,
+}
+
+struct ValueFlag {
+    long: &'static str,
+    short: Option<u8>,
+}
+
+const fn long(long: &'static str) -> ValueFlag {
+    ValueFlag { long, short: None }
+}
+
+const fn both(long: &'static str, short: u8) -> ValueFlag {
+    ValueFlag { long, short: Some(short) }
+}
+
+const GLOBAL_FLAGS: &[ValueFlag] = &[
+    long("cgroup-manager"),
+    long("criu"),
+    long("log"),
+    long("log-format"),
+    long("log-level"),
+    long("root"),
+    long("rootless"),
+];
+const CREATE_FLAGS: &[ValueFlag] = &[
+    both("bundle", b'b'),
+    both("config", b'f'),
+    long("console-socket"),
+    long("pid-file"),
+    long("pidfd-socket"),
+    long("preserve-fds"),
+];
+const EXEC_FLAGS: &[ValueFlag] = &[
+    both("additional-gids", b'g'),
+    long("apparmor"),
+    both("cap", b'c'),
+    long("cgroup"),
+    long("console-socket"),
+    long("cwd"),
+    both("env", b'e'),
+    long("pid-file"),
+    long("pidfd-socket"),
+    long("preserve-fds"),
+    both("process", b'p'),
+    long("process-label"),
+    both("user", b'u'),
+];
+const CHECKPOINT_FLAGS: &[ValueFlag] = &[
+    long("empty-ns"),
+    long("image-path"),
+    long("manage-cgroups-mode"),
+    long("network-lock"),
+    long("page-server"),
+    long("parent-path"),
+    long("status-fd"),
+    long("work-path"),
+];
+const RESTORE_FLAGS: &[ValueFlag] = &[
+    both("bundle", b'b'),
+    long("console-socket"),
+    long("empty-ns"),
+    long("image-path"),
+    long("lsm-mount-context"),
+    long("lsm-profile"),
+    long("manage-cgroups-mode"),
+    long("network-lock"),
+    long("parent-path"),
+    long("pid-file"),
+    long("work-path"),
+];
+
+/// The flags before the verb that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Globals<'a> {
+    /// `--root`: where the runtime keeps its containers.
+    pub root: Option<&'a OsStr>,
+    /// `--log`: the file that engines read errors from.
+    pub log: Option<&'a OsStr>,
+    /// `--log-format`: `json`, else text.
+    pub log_format: Option<&'a OsStr>,
+    /// `--debug`, or crun's `--log-level=debug`.
+    pub debug: bool,
+}
+
+/// One call of the shim.
+#[derive(Debug)]
+pub struct Invocation<'a> {
+    /// argv, whole, in the caller's bytes.
+    pub args: &'a [&'a CStr],
+    /// The flags before the verb.
+    pub globals: Globals<'a>,
+    /// What to do.
+    pub verb: Verb,
+    rest: &'a [&'a CStr],
+}
+
+/// The words after the verb that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operands<'a> {
+    /// The container's id; `None` where there is not exactly one, so that the runtime will refuse or explain.
+    pub id: Option<&'a OsStr>,
+    /// `--bundle`.
+    pub bundle: Option<&'a OsStr>,
+    /// crun's `--config`: another name for config.json, relative to the caller's folder.
+    pub config: Option<&'a OsStr>,
+    /// `--image-path`.
+    pub image_path: Option<&'a OsStr>,
+}
+
+impl<'a> Invocation<'a> {
+    /// Reads the global flags and the verb. Both runtimes stop at the first word that is no flag, so a container named
+    /// `create` is not taken for a verb.
+    pub fn parse(args: &'a [&'a CStr]) -> Self {
+        let mut globals = Globals::default();
+        let mut explains = false;
+        let mut words = Words::new(args.get(1..).unwrap_or_default());
+        let mut verb = Verb::Other;
+        while let Some(word) = words.next() {
+            let word = match Word::of(word) {
+                Word::Plain(word) => {
+                    verb = Verb::from_word(word);
+                    break;
+                }
+                Word::End => continue,
+                Word::Flag { name, value, .. } => (name, value),
+            };
+            let (name, value) = word;
+            let Some(flag) = long_flag(GLOBAL_FLAGS, name) else {
+                match name {
+                    b"debug" => globals.debug = value.is_none_or(is_true),
+                    b"help" | b"h" | b"version" | b"v" | b"V" | b"?" | b"usage" => explains = true,
+                    _ => {}
+                }
+                continue;
+            };
+            let value = value.or_else(|| words.next()).map(OsStr::from_bytes);
+            match flag {
+                "root" => globals.root = value,
+                "log" => globals.log = value,
+                "log-format" => globals.log_format = value,
+                "log-level" => globals.debug |= value.is_some_and(|level| level == "debug"),
+                _ => {}
+            }
+        }
+        // `runc --help create` only prints.
+        let verb = if explains { Verb::Other } else { verb };
+        Self { args, globals, verb, rest: words.rest }
+    }
+
+    /// Reads the words after the verb.
+    pub fn operands(&self, dialect: Dialect) -> Operands<'a> {
+        match dialect {
+            Dialect::Runc => self.go_operands(),
+            Dialect::Crun => self.argp_operands(),
+        }
+    }
+
+    fn go_operands(&self) -> Operands<'a> {
+        // urfave/cli moves options that follow the id before it; `exec` switches that off (SkipArgReorder).
+        let permutes = self.verb != Verb::Exec;
+        let flags = self.verb.value_flags();
+        let mut operands = Operands::default();
+        let mut plain = 0;
+        let mut words = Words::new(self.rest);
+        while let Some(word) = words.next() {
+            match Word::of(word) {
+                Word::Plain(word) => {
+                    plain += 1;
+                    operands.id = Some(OsStr::from_bytes(word));
+                    if !permutes {
+                        return operands;
+                    }
+                }
+                Word::End => {
+                    if let Some(word) = words.next() {
+                        plain += 1;
+                        operands.id = Some(OsStr::from_bytes(word));
+                    }
+                    plain += if permutes { words.rest.len() } else { 0 };
+                    break;
+                }
+                Word::Flag { name: b"help" | b"h", .. } => return Operands::default(),
+                Word::Flag { name, value, .. } => {
+                    let known = flags
+                        .iter()
+                        .find(|flag| flag.long.as_bytes() == name || flag.short.is_some_and(|short| name == [short]));
+                    if let Some(flag) = known {
+                        operands.set(flag.long, value.or_else(|| words.next()));
+                    }
+                }
+            }
+        }
+        if plain != 1 {
+            operands.id = None;
+        }
+        operands
+    }
+
+    fn argp_operands(&self) -> Operands<'a> {
+        let flags = self.verb.value_flags();
+        let mut operands = Operands::default();
+        let mut words = Words::new(self.rest);
+        while let Some(word) = words.next() {
+            match Word::of(word) {
+                Word::Plain(word) => {
+                    operands.id = Some(OsStr::from_bytes(word));
+                    break;
+                }
+                Word::End => {
+                    operands.id = words.next().map(OsStr::from_bytes);
+                    break;
+                }
+                Word::Flag { name: b"help" | b"usage" | b"version", dashes: 2, .. } => return Operands::default(),
+                Word::Flag { name, value, dashes: 2 } => {
+                    if let Some(flag) = long_flag(flags, name) {
+                        operands.set(flag, value.or_else(|| words.next()));
+                    }
+                }
+                Word::Flag { .. } => {
+                    // A cluster of short options: the first that takes a value takes the rest of the word.
+                    let cluster = &word[1..];
+                    let taking = cluster.iter().enumerate().find_map(|(at, short)| {
+                        let flag = flags.iter().find(|flag| flag.short == Some(*short))?;
+                        Some((at, flag.long))
+                    });
+                    if cluster.contains(&b'?') && taking.is_none() {
+                        return Operands::default();
+                    }
+                    if let Some((at, flag)) = taking {
+                        let attached = &cluster[at + 1..];
+                        let value = if attached.is_empty() { words.next() } else { Some(attached) };
+                        operands.set(flag, value);
+                    }
+                }
+            }
+        }
+        operands
+    }
+}
+
+impl<'a> Operands<'a> {
+    fn set(&mut self, flag: &str, value: Option<&'a [u8]>) {
+        let value = value.map(OsStr::from_bytes);
+        match flag {
+            "bundle" => self.bundle = value,
+            "config" => self.config = value,
+            "image-path" => self.image_path = value,
+            _ => {}
+        }
+    }
+}
+
+/// A flag by its name or by an unambiguous prefix of it (crun). runc rejects prefixes, so accepting them harms nothing.
+fn long_flag(flags: &'static [ValueFlag], name: &[u8]) -> Option<&'static str> {
+    if name.is_empty() {
+        return None;
+    }
+    let mut matching = flags.iter().map(|flag| flag.long).filter(|long| long.as_bytes().starts_with(name));
+    let first = matching.next()?;
+    // A prefix of several is refused by crun itself; which of them is named here decides only whether a value follows.
+    flags.iter().map(|flag| flag.long).find(|long| long.as_bytes() == name).or(Some(first))
+}
+
+/// What Go's strconv.ParseBool takes for true.
+fn is_true(value: &[u8]) -> bool {
+    matches!(value, b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True")
+}
+
+struct Words<'a> {
+    rest: &'a [&'a CStr],
+}
+
+impl<'a> Words<'a> {
+    fn new(rest: &'a [&'a CStr]) -> Self {
+        Self { rest }
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(first.to_bytes())
+    }
+}
+
+enum Word<'a> {
+    Plain(&'a [u8]),
+    Flag { name: &'a [u8], value: Option<&'a [u8]>, dashes: u8 },
+    End,
+}
+
+impl<'a> Word<'a> {
+    fn of(word: &'a [u8]) -> Self {
+        let (body, dashes) = match word {
+            b"--" => return Self::End,
+            [b'-', b'-', body @ ..] => (body, 2),
+            [b'-', body @ ..] if !body.is_empty() => (body, 1),
+            _ => return Self::Plain(word),
+        };
+        match body.iter().position(|byte| *byte == b'=') {
+            Some(at) => Self::Flag { name: &body[..at], value: Some(&body[at + 1..]), dashes },
+            None => Self::Flag { name: body, value: None, dashes },
+        }
+    }
+}

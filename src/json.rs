@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reading a few values out of a JSON text, and changing the text in just those places.
+//!
+//! The engines' and runtimes' files are never re-serialised: every typed or generic tree loses something of somebody's
+//! (unknown keys, large integers, key order). What is found here are slices of the text itself.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserializer as _;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Deserializer;
+use serde_json::value::RawValue;
+
+/// What an object holds under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The key is not there, or its value is null.
+    Absent,
+    /// It is there once, spelt exactly so.
+    One(&'a str),
+    /// It is there twice, or in another letter case: Go's parser and C parsers disagree about what that means.
+    Ambiguous,
+}
+
+/// Looks up `keys` in the object at the start of `text`; what follows the object is not read.
+///
+/// # Errors
+/// `text` does not start with a JSON object.
+pub fn members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> serde_json::Result<[Found<'a>; N]> {
+    Deserializer::from_str(text).deserialize_map(Members { keys })
+}
+
+/// The elements of the array at the start of `text`.
+///
+/// # Errors
+/// `text` does not start with a JSON array.
+pub fn elements(text: &str) -> serde_json::Result<Vec<&str>> {
+    Deserializer::from_str(text).deserialize_seq(Elements)
+}
+
+/// A JSON string's value; `None` for any other kind of value.
+pub fn string(text: &str) -> Option<Cow<'_, str>> {
+    // Borrowed where nothing is escaped.
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(text).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// Where `part`, a slice of `whole`, lies in it; in bytes.
+pub fn span(whole: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+    debug_assert!(start + part.len() <= whole.len(), "not a slice of the whole");
+    start..start + part.len()
+}
+
+/// A change of a text: these bytes go, `insert` comes in their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splice {
+    /// Byte range that is replaced.
+    pub remove: Range<usize>,
+    /// What replaces it.
+    pub insert: Cow<'static, str>,
+}
+
+impl Splice {
+    /// Appends `element` to the array `array`, a slice of `whole`, whose elements are `elements`.
+    pub fn append(whole: &str, array: &str, elements: &[&str], element: &str) -> Self {
+        let (at, insert) = match elements.last() {
+            Some(last) => (span(whole, last).end, format!(",{element}")),
+            None => (span(whole, array).start + 1, element.to_owned()),
+        };
+        Self { remove: at..at, insert: insert.into() }
+    }
+
+    /// Takes element number `index` out of an array, with the comma that belonged to it.
+    pub fn take_out(whole: &str, elements: &[&str], index: usize) -> Self {
+        let own = span(whole, elements[index]);
+        let remove = match (index.checked_sub(1), elements.get(index + 1)) {
+            (Some(before), _) => span(whole, elements[before]).end..own.end,
+            (None, Some(after)) => own.start..span(whole, after).start,
+            (None, None) => own,
+        };
+        Self { remove, insert: "".into() }
+    }
+
+    /// The changed text, in the pieces it consists of.
+    pub fn pieces<'a>(&'a self, text: &'a [u8]) -> [&'a [u8]; 3] {
+        [&text[..self.remove.start], self.insert.as_bytes(), &text[self.remove.end..]]
+    }
+}
+
+/// Whether Go's encoding/json takes `key` for `wanted`: without regard to case, and it folds U+017F to s and U+212A to k.
+fn folds_to(key: &str, wanted: &str) -> bool {
+    let fold = |letter: char| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    key.chars().map(fold).eq(wanted.chars().map(fold))
+}
+
+struct Members<'k, const N: usize> {
+    keys: [&'k str; N],
+}
+
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [Found<'de>; N];
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = [Found::Absent; N];
+        // null counts as absent, but a second appearance of the key is one all the same.
+        let mut seen = [false; N];
+        while let Some(key) = map.next_key_seed(Key { keys: &self.keys })? {
+            let Some((index, exact)) = key else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = map.next_value::<&RawValue>()?.get();
+            found[index] = match (seen[index], exact) {
+                (false, true) if value == "null" => Found::Absent,
+                (false, true) => Found::One(value),
+                _ => Found::Ambiguous,
+            };
+            seen[index] = true;
+        }
+        Ok(found)
+    }
+}
+
+/// Compares a key where it stands: which of the wanted ones it is, and whether it is spelt exactly so.
+struct Key<'k, const N: usize> {
+    keys: &'k [&'k str; N],
+}
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Key<'_, N> {
+    type Value = Option<(usize, bool)>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<const N: usize> Visitor<'_> for Key<'_, N> {
+    type Value = Option<(usize, bool)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        let index = self.keys.iter().position(|wanted| folds_to(key, wanted));
+        Ok(index.map(|index| (index, key == self.keys[index])))
+    }
+}
+
+struct Elements;
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<&'de str>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::with_capacity(8);
+        while let Some(element) = sequence.next_element::<&RawValue>()? {
+            elements.push(element.get());
+        }
+        Ok(elements)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(A::Error::custom("an object where an array belongs"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_members_where_they_stand() {
+        let text = r#" {"a": {"linux": 1}, "linux" : {"x":[1,2]}, "n": null} trailing garbage"#;
+        let [linux, n, other] = members(text, ["linux", "n", "other"]).unwrap();
+        assert_eq!(linux, Found::One(r#"{"x":[1,2]}"#));
+        assert_eq!(n, Found::Absent);
+        assert_eq!(other, Found::Absent);
+        let Found::One(linux) = linux else { unreachable!() };
+        assert_eq!(&text[span(text, linux)], linux);
+    }
+
+    #[test]
+    fn what_parsers_read_differently_is_ambiguous() {
+        for text in [
+            r#"{"linux":{},"linux":{}}"#,
+            r#"{"linux":null,"linux":{}}"#,
+            r#"{"Linux":{}}"#,
+            r#"{"linux":{},"LINUX":{}}"#,
+            r#"{"LINUX":null}"#,
+        ] {
+            assert_eq!(members(text, ["linux"]).unwrap(), [Found::Ambiguous], "{text}");
+        }
+        assert_eq!(members("{\"name\u{17f}paces\":[]}", ["namespaces"]).unwrap(), [Found::Ambiguous]);
+    }
+
+    #[test]
+    fn an_escaped_key_is_the_same_key() {
+        assert_eq!(members(r#"{"\u006cinux":7}"#, ["linux"]).unwrap(), [Found::One("7")]);
+    }
+
+    #[test]
+    fn values_that_trees_cannot_hold_are_skipped() {
+        let text = r#"{"big":123456789012345678901234567890,"huge":1e400,"lone":"\ud800","linux":{}}"#;
+        assert_eq!(members(text, ["linux"]).unwrap(), [Found::One("{}")]);
+    }
+
+    #[test]
+    fn append_and_take_out_touch_nothing_else() {
+        let apply = |text: &str, splice: Splice| String::from_utf8(splice.pieces(text.as_bytes()).concat()).unwrap();
+        for (text, appended) in [("[ ]", "[9 ]"), ("[1]", "[1,9]"), ("[ 1 , 2 ]", "[ 1 , 2,9 ]")] {
+            assert_eq!(apply(text, Splice::append(text, text, &elements(text).unwrap(), "9")), appended);
+        }
+        for (text, index, left) in
+            [("[1]", 0, "[]"), ("[ 1 , 2 ]", 0, "[ 2 ]"), ("[ 1 , 2 ]", 1, "[ 1 ]"), ("[1, 2, 3]", 1, "[1, 3]")]
+        {
+            assert_eq!(apply(text, Splice::take_out(text, &elements(text).unwrap(), index)), left);
+        }
+    }
+
+    #[test]
+    fn strings_are_unescaped_and_other_values_are_none() {
+        assert_eq!(string(r#""time""#).unwrap(), "time");
+        assert_eq!(string(r#""t\u0069me""#).unwrap(), "time");
+        assert_eq!(string("7"), None);
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The log that engines read: the file given with `--log`, in the format given with `--log-format`.
+//!
+//! In JSON it is an interface: one object a line with level, msg and time, and engines show the message of the last line
+//! of level error. As runc does, errors go to standard error, too, and everything goes there where there is no file;
+//! except that warnings are then kept back, because engines parse the combined output of a successful call.
+
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::invocation::Globals;
+
+static LOG: OnceLock<OciLog> = OnceLock::new();
+
+struct OciLog {
+    file: Option<PathBuf>,
+    json: bool,
+}
+
+/// From now on the `log` macros write where this call of the runtime would.
+pub fn start(globals: &Globals<'_>) {
+    let log = LOG.get_or_init(|| OciLog {
+        file: globals.log.and_then(file),
+        json: globals.log_format == Some(OsStr::new("json")),
+    });
+    // Fails only if there is a logger already, which then serves.
+    if log::set_logger(log).is_ok() {
+        log::set_max_level(if globals.debug { LevelFilter::Debug } else { LevelFilter::Warn });
+    }
+}
+
+/// crun also takes `file:PATH`, and logs to journald and syslog by name, where the shim does not follow it.
+fn file(log: &OsStr) -> Option<PathBuf> {
+    let bytes = log.as_bytes();
+    if bytes.is_empty() || bytes.starts_with(b"journald:") || bytes.starts_with(b"syslog:") {
+        return None;
+    }
+    Some(OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes)).into())
+}
+
+impl OciLog {
+    fn line(&self, level: Level, message: &str) -> String {
+        let level = match level {
+            Level::Error => "error",
+            Level::Warn => "warning",
+            Level::Info => "info",
+            Level::Debug | Level::Trace => "debug",
+        };
+        let message = quoted(&format!("tns-shim: {message}"));
+        let now = jiff::Timestamp::now();
+        if self.json {
+            format!("{{\"level\":\"{level}\",\"msg\":{message},\"time\":\"{now:.0}\"}}\n")
+        } else {
+            format!("time=\"{now:.0}\" level={level} msg={message}\n")
+        }
+    }
+
+    /// One write for a line, so that it is whole beside those of the runtime.
+    fn append(path: &Path, line: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
+        file.write_all(line.as_bytes())
+    }
+}
+
+impl Log for OciLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let message = record.args().to_string();
+        let line = self.line(record.level(), &message);
+        // There is nowhere left to say that saying it failed.
+        let to_stderr = |text: &str| drop(io::stderr().write_all(text.as_bytes()));
+        match (&self.file, record.level()) {
+            (Some(path), level) => {
+                let written = Self::append(path, &line).is_ok();
+                if level == Level::Error {
+                    to_stderr(&format!("tns-shim: {message}\n"));
+                } else if !written && level != Level::Warn {
+                    to_stderr(&line);
+                }
+            }
+            (None, Level::Warn) if log::max_level() < Level::Debug => {}
+            (None, _) => to_stderr(&line),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// As a JSON string, which is also how Go quotes in the text format.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_line_is_the_interface_that_engines_parse() {
+        let line = OciLog { file: None, json: true }.line(Level::Error, "a \"b\"\n\tc");
+        assert_eq!(line.matches('\n').count(), 1, "one line");
+        let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(entry["level"], "error");
+        assert_eq!(entry["msg"], "tns-shim: a \"b\"\n\tc");
+        let time: jiff::Timestamp = entry["time"].as_str().unwrap().parse().unwrap();
+        assert!(time.as_second() > 1_700_000_000);
+    }
+
+    #[test]
+    fn a_text_line_is_as_logrus_writes_it() {
+        let line = OciLog { file: None, json: false }.line(Level::Warn, "x");
+        assert!(line.starts_with("time=\"2") && line.ends_with("Z\" level=warning msg=\"tns-shim: x\"\n"), "{line}");
+    }
+
+    #[test]
+    fn names_of_other_logs_are_not_taken_for_files() {
+        assert_eq!(file(OsStr::new("/l")), Some("/l".into()));
+        assert_eq!(file(OsStr::new("file:/l")), Some("/l".into()));
+        assert_eq!(file(OsStr::new("journald:x")), None);
+        assert_eq!(file(OsStr::new("")), None);
+    }
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a runtime can do with time namespaces: asked once per binary, then remembered.
+//!
+//! A probe costs two short runs of the runtime, several times the cost of the shim itself. The memory is a file per
+//! binary under /run/tns-shim that nobody else can have written; a damaged or foreign one costs a probe.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::{Binary, Identity};
+use crate::invocation::Dialect;
+
+/// Which program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// opencontainers/runc.
+    Runc,
+    /// containers/crun.
+    Crun,
+    /// youki-dev/youki.
+    Youki,
+    /// Anything else; its own word is all there is to go by.
+    Other,
+}
+
+/// A release number. A pre-release comes before its release, as in semantic versioning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+    /// The third number, 0 where there is none.
+    pub patch: u32,
+    /// False for `-rc1` and the like.
+    pub released: bool,
+}
+
+impl Version {
+    const fn release(major: u32, minor: u32, patch: u32) -> Self {
+        Self { major, minor, patch, released: true }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let number_end = text.find(|letter: char| !(letter.is_ascii_digit() || letter == '.')).unwrap_or(text.len());
+        let (numbers, rest) = text.split_at(number_end);
+        let mut numbers = numbers.split('.').map(|number| number.parse().ok());
+        let major = numbers.next()??;
+        let minor = numbers.next()??;
+        let patch = numbers.next().unwrap_or(Some(0)).unwrap_or(0);
+        // `1.1.15+ds1` is Debian's build of a release; `1.3.0-rc.1` and `1.2.0~rc.1` are none.
+        let released = !(rest.starts_with('-') || rest.starts_with('~'));
+        Some(Self { major, minor, patch, released })
+    }
+}
+
+/// What was learnt about a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abilities {
+    /// Which program.
+    pub kind: Kind,
+    /// Of which release; none where `--version` does not tell.
+    pub version: Option<Version>,
+    /// Its `features` command lists the namespace type `time`.
+    pub lists_time: bool,
+}
+
+impl Abilities {
+    /// `{"type":"time"}` in config.json makes a working time namespace.
+    ///
+    /// crun's `features` does not list it though it works since 1.8.4; youki's lists it since 0.5.7 but works since 0.7.0.
+    pub fn declares(&self) -> bool {
+        match self.kind {
+            Kind::Runc | Kind::Other => self.lists_time,
+            Kind::Crun => self.version >= Some(Version::release(1, 8, 4)),
+            Kind::Youki => self.lists_time && self.version >= Some(Version::release(0, 7, 0)),
+        }
+    }
+
+    /// Whether its `exec` enters PID 1's time namespace by itself.
+    ///
+    /// crun always does. runc does since 1.2.0 if its saved configuration lists the namespace (`listed`), and its restore
+    /// adds that since 1.2.7 (runc pull request 4696). For unknown runtimes it is taken for granted: where they keep their
+    /// state is unknown, too.
+    pub fn exec_joins(&self, listed: bool) -> bool {
+        self.kind != Kind::Runc || (self.lists_time && listed)
+    }
+
+    /// How it reads its arguments.
+    pub fn dialect(&self) -> Dialect {
+        if self.kind == Kind::Crun { Dialect::Crun } else { Dialect::Runc }
+    }
+}
+
+impl std::fmt::Display for Abilities {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self.kind {
+            Kind::Runc => "runc",
+            Kind::Crun => "crun",
+            Kind::Youki => "youki",
+            Kind::Other => "an unknown runtime",
+        };
+        formatter.write_str(name)?;
+        let Some(Version { major, minor, patch, released }) = self.version else { return Ok(()) };
+        write!(formatter, " {major}.{minor}.{patch}{}", if released { "" } else { " (pre-release)" })
+    }
+}
+
+/// The abilities of `binary`, from memory or by asking it.
+///
+/// # Errors
+/// It cannot be executed.
+pub fn of(binary: &Binary) -> Result<Abilities> {
+    let memory = Memory::of(binary);
+    if let Some(abilities) = memory.as_ref().and_then(|memory| memory.recall(binary)) {
+        return Ok(abilities);
+    }
+    let abilities = probe(&binary.path)?;
+    log::debug!("probed {}: {abilities}, lists time: {}", binary.path.display(), abilities.lists_time);
+    if let Some(Err(error)) = memory.map(|memory| memory.keep(binary, abilities)) {
+        log::debug!("what {} can do is not remembered: {error:#}", binary.path.display());
+    }
+    Ok(abilities)
+}
+
+/// Asks the runtime itself.
+///
+/// # Errors
+/// It cannot be executed.
+pub fn probe(path: &Path) -> Result<Abilities> {
+    let (kind, version) = parse_version(&output(path, "--version")?);
+    let lists_time = features_list_time(&output(path, "features")?);
+    Ok(Abilities { kind, version, lists_time })
+}
+
+/// Standard output of a short run. The exit code does not matter: a runtime without the command says nothing usable.
+fn output(path: &Path, argument: &str) -> Result<String> {
+    let run = || -> io::Result<String> {
+        let mut child = Command::new(path)
+            .arg(argument)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut text = Vec::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout.read_to_end(&mut text)?;
+        }
+        // Fails where the caller ignores SIGCHLD, and then there is nothing left to wait for.
+        let _ = child.wait();
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    run().with_context(|| format!("run {} {argument}", path.display()))
+}
+
+/// `runc version 1.1.15+ds1`, `crun version 1.21`, `youki version 0.5.7`.
+fn parse_version(text: &str) -> (Kind, Option<Version>) {
+    let first_line = text.lines().next().unwrap_or_default();
+    let mut words = first_line.split_ascii_whitespace();
+    let kind = match words.next() {
+        Some("runc") => Kind::Runc,
+        Some("crun") => Kind::Crun,
+        Some("youki") => Kind::Youki,
+        _ => Kind::Other,
+    };
+    (kind, words.find_map(|word| Version::parse(word.trim_start_matches('v'))))
+}
+
+fn features_list_time(text: &str) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Features {
+        linux: Linux,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Linux {
+        namespaces: Vec<String>,
+    }
+    serde_json::from_str::<Features>(text)
+        .is_ok_and(|features| features.linux.namespaces.iter().any(|namespace| namespace == "time"))
+}
+
+/// The folder for what may be forgotten at any time: /run/tns-shim, or the user's own where there is one.
+pub fn run_folder() -> Option<PathBuf> {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    // In a user namespace (rootless Podman) root is not the owner of /run, but has the user's folder.
+    let is_root_of_run = geteuid().is_root() && fs::metadata("/run").is_ok_and(|run| run.uid() == 0);
+    if is_root_of_run { Some("/run/tns-shim".into()) } else { own.map(|folder| folder.join("tns-shim")) }
+}
+
+struct Memory {
+    file: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// Of this record's own form.
+    format: u32,
+    path: Vec<u8>,
+    identity: Identity,
+    abilities: Abilities,
+}
+
+impl Memory {
+    const FORMAT: u32 = 1;
+
+    fn of(binary: &Binary) -> Option<Self> {
+        let Identity { device, inode, .. } = binary.identity;
+        Some(Self { file: run_folder()?.join(format!("abilities-{device:x}-{inode:x}.json")) })
+    }
+
+    fn recall(&self, binary: &Binary) -> Option<Abilities> {
+        let text = self.read_own().inspect_err(|error| log::debug!("{error:#}")).ok()??;
+        let record: Record = serde_json::from_str(&text)
+            .inspect_err(|error| log::debug!("{} is damaged: {error}", self.file.display()))
+            .ok()?;
+        let fits = record.format == Self::FORMAT
+            && record.path == binary.path.as_os_str().as_bytes()
+            && record.identity == binary.identity;
+        fits.then_some(record.abilities)
+    }
+
+    /// The file's text, if nobody else can have written it.
+    fn read_own(&self) -> Result<Option<String>> {
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.file);
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("open {}", self.file.display())),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || !is_own(&metadata) {
+            bail!("{} is ignored: it is not a file that only its owner, this user, can write", self.file.display());
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(|| format!("read {}", self.file.display()))?;
+        Ok(Some(text))
+    }
+
+    fn keep(&self, binary: &Binary, abilities: Abilities) -> Result<()> {
+        let folder = self.file.parent().context("a file without a folder")?;
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("make {}", folder.display()));
+            }
+            _ => {}
+        }
+        let metadata = fs::symlink_metadata(folder)?;
+        if !metadata.is_dir() || !is_own(&metadata) {
+            bail!("{} is not a folder that only its owner, this user, can write", folder.display());
+        }
+        let record = Record {
+            format: Self::FORMAT,
+            path: binary.path.as_os_str().as_bytes().to_vec(),
+            identity: binary.identity,
+            abilities,
+        };
+        let temporary = self.file.with_extension(format!("{}", std::process::id()));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(&serde_json::to_vec(&record)?)?;
+            fs::rename(&temporary, &self.file)
+        };
+        write()
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
+            .with_context(|| format!("write {}", self.file.display()))
+    }
+}
+
+fn is_own(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn abilities(version: &str, lists_time: bool) -> Abilities {
+        let (kind, version) = parse_version(version);
+        Abilities { kind, version, lists_time }
+    }
+
+    #[test]
+    fn each_release_can_what_was_measured() {
+        // (--version, features list time; declares, exec joins if listed, exec joins if not)
+        for (version, lists_time, declares, if_listed, if_not) in [
+            ("runc version 1.1.5+ds1", false, false, false, false),
+            ("runc version 1.1.15+ds1", false, false, false, false),
+            ("runc version 1.2.0", true, true, true, false),
+            ("runc version 1.3.6+ds1", true, true, true, false),
+            ("crun version 1.8.1", false, false, true, true),
+            ("crun version 1.8.4", false, true, true, true),
+            ("crun version 1.21", false, true, true, true),
+            ("crun version 1.28", false, true, true, true),
+            ("youki version 0.5.7", true, false, true, true),
+            ("youki version 0.7.0-rc1", true, false, true, true),
+            ("youki version 0.7.0", true, true, true, true),
+            ("something else", false, false, true, true),
+        ] {
+            let abilities = abilities(version, lists_time);
+            assert_eq!(abilities.declares(), declares, "{version} declares");
+            assert_eq!(abilities.exec_joins(true), if_listed, "{version} exec joins a listed one");
+            assert_eq!(abilities.exec_joins(false), if_not, "{version} exec joins one that is not listed");
+        }
+    }
+
+    #[test]
+    fn a_runtime_of_no_known_version_is_taken_for_the_oldest() {
+        let unknown = abilities("runc version unknown", false);
+        assert_eq!((unknown.kind, unknown.version), (Kind::Runc, None));
+        assert!(!unknown.declares() && !unknown.exec_joins(true));
+    }
+
+    #[test]
+    fn features_are_read_where_they_stand() {
+        assert!(features_list_time(r#"{"linux":{"namespaces":["pid","time"]}}"#));
+        assert!(!features_list_time(r#"{"linux":{"namespaces":["pid"]},"hooks":["time"]}"#));
+        assert!(!features_list_time("No such command"));
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every `unsafe` of the project, each behind a safe function.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// Makes `$run` (`fn(&[&CStr]) -> u8`: the whole argv in, the exit code out) the C `main` of a binary.
+///
+/// Rust's own start ignores SIGPIPE and opens /dev/null on closed standard descriptors, which the runtime would
+/// inherit. A binary with this macro must say `#![no_main]`.
+#[macro_export]
+macro_rules! c_main {
+    ($run:path) => {
+        /// The C `main`.
+        // SAFETY: the only definition of `main` in a `#![no_main]` binary, with the signature that C gives it.
+        #[unsafe(no_mangle)]
+        #[allow(unsafe_code)]
+        pub unsafe extern "C" fn main(argc: std::ffi::c_int, argv: *const *const std::ffi::c_char) -> std::ffi::c_int {
+            // SAFETY: these are the arguments that the C runtime calls `main` with.
+            let args = unsafe { $crate::sys::borrow_args(argc, argv) };
+            std::ffi::c_int::from($run(&args))
+        }
+    };
+}
+
+/// The arguments of a C `main` as slices that live as long as the process.
+///
+/// # Safety
+/// `argv` must hold `count` pointers to NUL-terminated strings that are never changed or freed.
+pub unsafe fn borrow_args(count: c_int, argv: *const *const c_char) -> Vec<&'static CStr> {
+    let count = usize::try_from(count).unwrap_or(0);
+    (0..count)
+        // SAFETY: the caller promises `count` valid, immutable strings.
+        .map(|index| unsafe { CStr::from_ptr(*argv.add(index)) })
+        .collect()
+}
+
+/// Keeps descriptors 0 to 2 taken while this process runs, without handing anything on: a file that the shim opens must
+/// not become somebody's standard error. What was closed is closed again by execve.
+///
+/// # Errors
+/// /dev/null cannot be opened.
+pub fn occupy_standard_fds() -> io::Result<()> {
+    for fd in 0..=2 {
+        // SAFETY: F_GETFD only asks; a closed descriptor answers EBADF.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1 {
+            continue;
+        }
+        // SAFETY: the path is a NUL-terminated literal. The lowest free descriptor is `fd`, because those below it are taken.
+        // It is deliberately never closed by this process.
+        if unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor that stands for the process `pid` and no later one of that number, see `pidfd_open(2)` (Linux 5.3).
+///
+/// # Errors
+/// ESRCH if there is no such process; ENOSYS on older kernels.
+pub fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers, touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = c_int::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made this descriptor (close-on-exec), and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

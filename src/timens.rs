@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Time namespaces: what one is, making one, entering one. See `time_namespaces(7)`.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Absent from nix's list of flags.
+const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+
+/// Which namespace: equal exactly where the namespaces are the same. Shown as the kernel shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    device: u64,
+    inode: u64,
+}
+
+impl Id {
+    /// The namespace behind a link such as `/proc/self/ns/time`.
+    ///
+    /// # Errors
+    /// ENOENT where the kernel has no time namespaces or the process is gone; EACCES where it may not be looked at, which
+    /// happens even to root for `/proc/1/ns/time`.
+    pub fn of(path: impl AsRef<Path>) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// The one that this process is in.
+    ///
+    /// # Errors
+    /// As [`Id::of`].
+    pub fn own() -> io::Result<Self> {
+        Self::of("/proc/self/ns/time")
+    }
+
+    /// The one that process `pid` is in.
+    ///
+    /// # Errors
+    /// As [`Id::of`].
+    pub fn of_process(pid: i32) -> io::Result<Self> {
+        Self::of(format!("/proc/{pid}/ns/time"))
+    }
+
+    /// The one that the children of process `pid` will be in.
+    ///
+    /// # Errors
+    /// As [`Id::of`].
+    pub fn of_children(pid: i32) -> io::Result<Self> {
+        Self::of(format!("/proc/{pid}/ns/time_for_children"))
+    }
+
+    /// The inode number, as in `time:[4026531834]`.
+    pub fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "time:[{}]", self.inode)
+    }
+}
+
+/// What the kernel offers this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Time namespaces can be made, as far as can be told without making one.
+    Able,
+    /// Before Linux 5.6, or built without `CONFIG_TIME_NS`, or /proc is not mounted.
+    NoTimeNamespaces,
+    /// The sysctl `user.max_time_namespaces` is 0.
+    MaxIsZero,
+}
+
+impl Kernel {
+    /// Looks at /proc.
+    pub fn look() -> Self {
+        if fs::symlink_metadata("/proc/self/ns/time").is_err() {
+            return Self::NoTimeNamespaces;
+        }
+        match fs::read("/proc/sys/user/max_time_namespaces") {
+            Ok(text) if text.trim_ascii() == b"0" => Self::MaxIsZero,
+            _ => Self::Able,
+        }
+    }
+
+    /// Why nothing can be made, if so.
+    pub fn obstacle(self) -> Option<&'static str> {
+        match self {
+            Self::Able => None,
+            Self::NoTimeNamespaces => Some("this kernel has no time namespaces (/proc/self/ns/time is missing)"),
+            Self::MaxIsZero => Some("user.max_time_namespaces is 0"),
+        }
+    }
+}
+
+/// Puts this process into a new time namespace with its own clocks unchanged: a new namespace begins with its parent's
+/// offsets. On error the process stays in the one it was in, and so will its children.
+///
+/// The namespace is entered by setns, because execve moves a task into its `time_for_children` only since about Linux 6.2,
+/// and before that a task whose two namespaces differ cannot create threads, which ends a Go program at its start.
+///
+/// # Errors
+/// EPERM without `CAP_SYS_ADMIN`; ENOSPC at the limit of `user.max_time_namespaces`; EINVAL on kernels without.
+pub fn make() -> Result<()> {
+    let own = File::open("/proc/self/ns/time").context("open /proc/self/ns/time")?;
+    unshare(CLONE_NEWTIME).context("make a time namespace")?;
+    let settle = || -> Result<()> {
+        let path = "/proc/self/ns/time_for_children";
+        enter(File::open(path).with_context(|| format!("open {path}"))?)
+    };
+    settle().inspect_err(|_| {
+        // Back to one namespace for the process and its children.
+        if let Err(error) = enter(&own) {
+            log::warn!("{error:#}");
+        }
+    })
+}
+
+/// Moves this process, and what it starts from now on, into an existing time namespace. It must have one thread.
+///
+/// # Errors
+/// EPERM without `CAP_SYS_ADMIN` in the user namespace that owns it and in the own one.
+pub fn enter(namespace: impl AsFd) -> Result<()> {
+    setns(namespace, CLONE_NEWTIME).context("enter a time namespace")
+}
+
+/// Whether this process has `CAP_SYS_ADMIN` in its user namespace, which making and entering take; see capabilities(7).
+pub fn may_make() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let effective = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    effective.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+}

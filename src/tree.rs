@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The processes of a container and the time namespaces they are in.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::io;
+
+use anyhow::{Context, Result};
+
+use crate::timens::Id;
+
+/// A process. Its threads are all in its time namespace: clone(2) refuses `CLONE_THREAD` where they would not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// In the reader's pid namespace.
+    pub pid: i32,
+    /// Its command line, or its name in brackets where it has none; control characters escaped.
+    pub command: String,
+    /// The time namespace it is in.
+    pub namespace: Id,
+    /// The one its children will be in.
+    pub children: Id,
+}
+
+impl Task {
+    /// Looks at process `pid`.
+    ///
+    /// # Errors
+    /// It has ended, or may not be looked at.
+    pub fn look(pid: i32) -> io::Result<Self> {
+        Ok(Self { pid, namespace: Id::of_process(pid)?, children: Id::of_children(pid)?, command: command(pid) })
+    }
+}
+
+/// Process `root` and everything below it: what CRIU dumps. Processes that end while this looks are left out.
+///
+/// # Errors
+/// The kernel has no /proc/PID/task/TID/children (`CONFIG_PROC_CHILDREN`, which CRIU needs as well), or a living process
+/// may not be looked at.
+pub fn below(root: i32) -> Result<Vec<Task>> {
+    let mut tasks = Vec::new();
+    let mut seen = HashSet::new();
+    let mut queue = VecDeque::from([root]);
+    while let Some(pid) = queue.pop_front() {
+        if !seen.insert(pid) {
+            continue;
+        }
+        match Task::look(pid) {
+            Ok(task) => tasks.push(task),
+            Err(error) if has_ended(&error) || is_zombie(pid) => {}
+            Err(error) => return Err(error).with_context(|| format!("look at PID {pid}")),
+        }
+        queue.extend(children(pid).with_context(|| format!("list the children of PID {pid}"))?);
+    }
+    Ok(tasks)
+}
+
+/// Every child of every thread of `pid`.
+fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
+        Ok(threads) => threads,
+        Err(error) if has_ended(&error) => return Ok(children),
+        Err(error) => return Err(error),
+    };
+    for thread in threads {
+        let thread = match thread {
+            Ok(thread) => thread.path(),
+            Err(error) if has_ended(&error) => break,
+            Err(error) => return Err(error),
+        };
+        match fs::read_to_string(thread.join("children")) {
+            Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // Ended meanwhile; but a living thread without that file means a kernel without it.
+            Err(error) if has_ended(&error) && !thread.exists() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(children)
+}
+
+/// Every process whose control groups are those of `init` or below them: also an exec'd one whose parent is outside the
+/// container. None if `init` is in the root groups, where that says nothing.
+///
+/// # Errors
+/// /proc cannot be listed.
+pub fn in_cgroups_of(init: i32) -> Result<Vec<i32>> {
+    let groups = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    let own = groups(init).with_context(|| format!("read the control groups of PID {init}"))?;
+    if own.lines().all(|line| line.ends_with(":/")) {
+        return Ok(Vec::new());
+    }
+    let inside = |group: &str, own: &str| {
+        group.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || own.ends_with(":/"))
+    };
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").context("list /proc")? {
+        let Some(pid) = entry.context("list /proc")?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(groups) = groups(pid) else { continue };
+        if groups.lines().count() == own.lines().count()
+            && groups.lines().zip(own.lines()).all(|(group, own)| inside(group, own))
+        {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])))
+}
+
+fn command(pid: i32) -> String {
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let line = read("cmdline");
+    let text = String::from_utf8_lossy(&line).replace('\0', " ");
+    let text =
+        if text.trim().is_empty() { format!("[{}]", String::from_utf8_lossy(&read("comm")).trim()) } else { text };
+    // Whoever runs in the container chooses these bytes; they go into logs and terminals.
+    let mut shown: String = text.trim().chars().take(120).flat_map(shown).collect();
+    if text.trim().chars().nth(120).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn shown(letter: char) -> Vec<char> {
+    if letter.is_control() { letter.escape_default().collect() } else { vec![letter] }
+}
