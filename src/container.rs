@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use serde::Deserialize;
@@ -57,6 +57,15 @@ pub fn folder(kind: Kind, root: Option<&OsStr>, id: &OsStr) -> Result<PathBuf> {
     );
     let root = root.filter(|root| !root.is_empty()).map_or_else(|| default_root(kind), PathBuf::from);
     Ok(root.join(id))
+}
+
+/// The file in which the runtime keeps a container's PID 1; none for a runtime whose files are unknown.
+pub fn state_file(kind: Kind, folder: &Path) -> Option<PathBuf> {
+    match kind {
+        Kind::Runc => Some(folder.join("state.json")),
+        Kind::Crun => Some(folder.join("status")),
+        Kind::Youki | Kind::Other => None,
+    }
 }
 
 /// Where the runtime keeps its containers without `--root`: runc's `main.go`, crun's `libcrun/status.c`.
@@ -112,11 +121,8 @@ impl State {
     /// # Errors
     /// There is no such container; its state is not understood, or somebody else could have written it.
     pub fn read(kind: Kind, folder: &Path) -> Result<Self> {
-        match kind {
-            Kind::Runc => Self::from_runc(folder.join("state.json")),
-            Kind::Crun => Self::from_crun(folder.join("status")),
-            Kind::Youki | Kind::Other => bail!("where this runtime keeps its state is unknown"),
-        }
+        let file = state_file(kind, folder).context("where this runtime keeps its state is unknown")?;
+        if kind == Kind::Crun { Self::from_crun(file) } else { Self::from_runc(file) }
     }
 
     fn from_runc(file: PathBuf) -> Result<Self> {

@@ -67,6 +67,52 @@ impl fmt::Display for Id {
     }
 }
 
+/// How far a time namespace's clocks are from those of the initial one, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Offsets {
+    /// Of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: i64,
+    /// Of `CLOCK_BOOTTIME`.
+    pub boottime_ns: i64,
+}
+
+impl Offsets {
+    /// Those of the namespace that the children of process `pid` (a number or `self`) will be in, which is its own one
+    /// unless it has just made another.
+    ///
+    /// # Errors
+    /// The process has ended, or the kernel has no time namespaces.
+    pub fn of_process(pid: impl fmt::Display) -> Result<Self> {
+        let path = format!("/proc/{pid}/timens_offsets");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        Self::parse(&text).with_context(|| format!("understand {path}"))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let clock = |name: &str| {
+            let mut words = text
+                .lines()
+                .map(str::split_ascii_whitespace)
+                .find_map(|mut words| (words.next() == Some(name)).then_some(words))?;
+            let seconds: i64 = words.next()?.parse().ok()?;
+            let nanoseconds: i64 = words.next()?.parse().ok()?;
+            seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+        };
+        Some(Self { monotonic_ns: clock("monotonic")?, boottime_ns: clock("boottime")? })
+    }
+}
+
+impl fmt::Display for Offsets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |nanoseconds: i64| {
+            let sign = if nanoseconds < 0 { '-' } else { '+' };
+            let size = nanoseconds.unsigned_abs();
+            format!("{sign}{}.{:09} s", size / 1_000_000_000, size % 1_000_000_000)
+        };
+        write!(formatter, "monotonic {}, boottime {}", seconds(self.monotonic_ns), seconds(self.boottime_ns))
+    }
+}
+
 /// What the kernel offers this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
@@ -139,4 +185,17 @@ pub fn may_make() -> bool {
         u64::from_str_radix(line.trim(), 16).ok()
     });
     effective.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_read_as_the_kernel_writes_them() {
+        let offsets = Offsets::parse("monotonic        -3   5000000\nboottime    86400         0\n").unwrap();
+        assert_eq!(offsets, Offsets { monotonic_ns: -2_995_000_000, boottime_ns: 86_400_000_000_000 });
+        assert_eq!(offsets.to_string(), "monotonic -2.995000000 s, boottime +86400.000000000 s");
+        assert_eq!(Offsets::parse("monotonic 0 0\n"), None);
+    }
 }

@@ -42,6 +42,14 @@ pub fn runtime(argv0: &OsStr) -> Result<Binary> {
     }
 }
 
+/// The first runtime of that name in PATH that is not the shim.
+///
+/// # Errors
+/// There is none.
+pub fn named(name: &OsStr) -> Result<Binary> {
+    find(&Binary::at("/proc/self/exe".into()).context("look at the own binary")?, name)
+}
+
 /// `tns-shim-crun` and a link named `crun` both ask for crun.
 fn name_in(argv0: &OsStr) -> Option<&OsStr> {
     let base = Path::new(argv0).file_name()?.as_bytes();

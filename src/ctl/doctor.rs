@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `tnsctl doctor`: what the shim would do here, and why.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::{Verdict, print, table};
+use crate::bundle::{Declared, View};
+use crate::decision::{self, Action, ConfigFacts, Decision};
+use crate::runtime::abilities::{self, Abilities};
+use crate::runtime::{Binary, locate};
+use crate::timens::{self, Kernel, Offsets};
+
+#[derive(Serialize)]
+struct Report {
+    kernel: KernelReport,
+    runtime: RuntimeReport,
+    criu: CriuReport,
+    /// `declare`, `emulate` or `pass`: what happens to a new container.
+    mode: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct KernelReport {
+    release: String,
+    time_namespaces: bool,
+    max_time_namespaces: Option<u64>,
+    /// Whether making one was tried just now and worked; the obstacle if it did not.
+    can_make: Result<(), String>,
+    own_namespace: Option<String>,
+    own_offsets: Option<Offsets>,
+}
+
+#[derive(Serialize)]
+struct RuntimeReport {
+    path: PathBuf,
+    #[serde(flatten)]
+    abilities: Abilities,
+    /// `{"type":"time"}` in config.json works.
+    declares: bool,
+    /// Who makes exec enter PID 1's namespace.
+    exec: &'static str,
+}
+
+#[derive(Serialize)]
+struct CriuReport {
+    version: Option<String>,
+    /// `criu check --feature timens`.
+    time_namespaces: bool,
+}
+
+pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
+    let binary = match runtime {
+        Some(path) if path.components().count() > 1 => {
+            let path = std::path::absolute(path).context("find the working folder")?;
+            Binary::at(path.clone()).with_context(|| format!("look at {}", path.display()))?
+        }
+        Some(name) => locate::named(name.as_os_str())?,
+        None => locate::runtime(OsStr::new("tns-shim"))?,
+    };
+    let abilities = abilities::probe(&binary.path)?;
+    let criu = criu();
+    // Last, because it leaves this process in a new namespace.
+    let kernel = kernel();
+    let Decision { action, reason, .. } = new_container(&kernel, abilities);
+    let mode = match action {
+        Action::Declare => "declare",
+        Action::Emulate { .. } => "emulate",
+        _ => "pass",
+    };
+    let exec = match (abilities.exec_joins(false), abilities.exec_joins(true)) {
+        (true, _) => "the runtime",
+        (false, true) => "the runtime where the container's saved configuration lists the namespace, else the shim",
+        (false, false) => "the shim",
+    };
+    let runtime = RuntimeReport { path: binary.path, abilities, declares: abilities.declares(), exec };
+    let report = Report { kernel, runtime, criu, mode, reason: reason.into_owned() };
+    print(&report, json, text)?;
+    Ok(if report.mode == "pass" { Verdict::Bad } else { Verdict::Good })
+}
+
+/// The decision about a container that says nothing of time namespaces itself.
+fn new_container(kernel: &KernelReport, runtime: Abilities) -> Decision {
+    let view = View::Understood { declared: Declared::No, joins_pid_namespace: false };
+    let decision = decision::create(ConfigFacts { kernel: Kernel::look(), runtime, view, writable: true });
+    match (&kernel.can_make, decision.action) {
+        (Err(obstacle), Action::Emulate { .. }) => Decision::hindered(obstacle.clone()),
+        _ => decision,
+    }
+}
+
+fn kernel() -> KernelReport {
+    let trimmed = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    KernelReport {
+        release: trimmed("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned()),
+        time_namespaces: Kernel::look() != Kernel::NoTimeNamespaces,
+        max_time_namespaces: trimmed("/proc/sys/user/max_time_namespaces").and_then(|text| text.parse().ok()),
+        own_namespace: timens::Id::own().ok().map(|id| id.to_string()),
+        own_offsets: Offsets::of_process("self").ok(),
+        can_make: timens::make().map_err(|error| format!("{error:#}")),
+    }
+}
+
+fn criu() -> CriuReport {
+    let criu = |arguments: &[&str]| {
+        let output = Command::new("criu").args(arguments).stdin(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let version = criu(&["--version"])
+        .and_then(|text| Some(text.lines().next()?.trim_start_matches("Version:").trim().to_owned()));
+    CriuReport { version, time_namespaces: criu(&["check", "--feature", "timens"]).is_some() }
+}
+
+fn text(report: &Report) -> String {
+    let Report { kernel, runtime, criu, mode, reason } = report;
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let row = |what: &str, value: String| [what.to_owned(), value];
+    let mut rows = vec![
+        row("kernel", kernel.release.clone()),
+        row("  time namespaces", yes_no(kernel.time_namespaces)),
+        row(
+            "  user.max_time_namespaces",
+            kernel.max_time_namespaces.map_or("unknown".to_owned(), |max| max.to_string()),
+        ),
+        row(
+            "  can make one",
+            kernel.can_make.as_ref().map_or_else(|obstacle| format!("no: {obstacle}"), |()| "yes".to_owned()),
+        ),
+    ];
+    if let (Some(namespace), Some(offsets)) = (&kernel.own_namespace, &kernel.own_offsets) {
+        rows.push(row("  own namespace", format!("{namespace}, {offsets}")));
+    }
+    rows.extend([
+        row("runtime", format!("{} ({})", runtime.path.display(), runtime.abilities)),
+        row("  features lists time", yes_no(runtime.abilities.lists_time)),
+        row("  makes declared ones", yes_no(runtime.declares)),
+        row("  exec is made to join by", runtime.exec.to_owned()),
+        row("CRIU", criu.version.clone().unwrap_or_else(|| "none in PATH: no checkpoint, no restore".to_owned())),
+        row("  time namespaces", yes_no(criu.time_namespaces)),
+        row("new containers", format!("{mode}: {reason}")),
+    ]);
+    table::aligned(&rows)
+}
