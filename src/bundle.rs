@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! config.json: what it says about the time namespace, and how to change only that.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -94,31 +94,26 @@ impl Config {
     /// The file is no regular one, or its folder cannot be written; then nothing has changed.
     pub fn replace(&self, splice: &Splice) -> Result<()> {
         let Some(metadata) = &self.metadata else { bail!("{} is a link or no regular file", self.path.display()) };
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".tns-shim-{}", std::process::id()));
-        let temporary = self.path.with_file_name(name);
-        write_like(&temporary, metadata, &splice.pieces(&self.text))
-            .and_then(|()| fs::rename(&temporary, &self.path))
-            .inspect_err(|error| {
-                // Whatever stands there under that name was not made here.
-                if error.kind() != io::ErrorKind::AlreadyExists {
-                    let _ = fs::remove_file(&temporary);
-                }
-            })
+        write_like(&self.path, metadata, &splice.pieces(&self.text))
             .with_context(|| format!("replace {}", self.path.display()))
     }
 }
 
-fn write_like(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    write_all(&mut file, pieces)?;
-    let made = file.metadata()?;
+/// Puts the pieces in the place of `path`, with the mode and owner that `metadata` tells.
+fn write_like(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> Result<()> {
+    // The parent of a bare name is the empty path, which names no folder.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".config.json.tns-shim-").tempfile_in(folder)?;
+    write_all(file.as_file_mut(), pieces)?;
+    let made = file.as_file().metadata()?;
     if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
-        fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
+        fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
     }
     // After the owner, because chown takes set-id bits away.
-    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    file.sync_all()
+    file.as_file().set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// One system call for all pieces where the kernel takes them at once.

@@ -265,15 +265,13 @@ impl Memory {
             identity: binary.identity,
             abilities,
         };
-        let temporary = self.file.with_extension(format!("{}", std::process::id()));
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let write = || -> Result<()> {
+            let mut file = tempfile::Builder::new().prefix(".abilities-").tempfile_in(folder)?;
             file.write_all(&serde_json::to_vec(&record)?)?;
-            fs::rename(&temporary, &self.file)
+            file.persist(&self.file)?;
+            Ok(())
         };
-        write()
-            .inspect_err(|_| drop(fs::remove_file(&temporary)))
-            .with_context(|| format!("write {}", self.file.display()))
+        write().with_context(|| format!("write {}", self.file.display()))
     }
 }
 
