@@ -1,0 +1,173 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# exec: into the time namespace of PID 1, in every form that engines use.
+
+load helpers
+
+# A container whose clocks are far from the host's: it was restored, and so has offsets.
+restored() { # restored bare|shim ID
+  start "$1" "$2"
+  checkpoint "$1" "$2" image
+  restore "$1" "$2" image
+}
+
+@test "exec joins a container that the shim made" {
+  start shim c
+  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+}
+
+@test "exec joins after a restore, in every form" {
+  needs_criu
+  restored shim c
+  init=$(ns_of "$(pid_of c)")
+  isnt "$init" "$HOST_NS"
+  is "$(exec_ns shim c)" "$init"
+
+  # --detach and --pid-file
+  shim exec --detach --pid-file "$WORK/pid" c sleep 100 </dev/null >/dev/null 2>&1
+  is "$(ns_of "$(cat "$WORK/pid")")" "$init"
+
+  # --process
+  jq '.process | .args = ["readlink", "/proc/self/ns/time"]' "$BUNDLE/config.json" >"$WORK/process.json"
+  is "$(shim exec --process "$WORK/process.json" c)" "$init"
+
+  # A terminal of the runtime's
+  is "$(script -qec "$SHIM --root $STATE exec --tty c readlink /proc/self/ns/time" /dev/null </dev/null | grep -o 'time:[^[:space:]]*')" "$init"
+
+  # A terminal that goes to --console-socket
+  "$TNS_TOOLS/recvtty" "$WORK/console" >"$WORK/tty" &
+  receiver=$!
+  PIDS+=("$receiver")
+  for _ in $(seq 50); do [[ -S $WORK/console ]] && break; sleep 0.1; done
+  shim exec --detach --tty --console-socket "$WORK/console" c sh -c 'tty; readlink /proc/self/ns/time' </dev/null
+  wait "$receiver"
+  contains "$(tr -d '\r' <"$WORK/tty")" "/dev/pts/"
+  contains "$(tr -d '\r' <"$WORK/tty")" "$init"
+
+  # --preserve-fds
+  echo kept >"$WORK/kept"
+  is "$(shim exec --preserve-fds 1 c sh -c 'cat <&3; readlink /proc/self/ns/time' 3<"$WORK/kept")" "kept
+$init"
+
+  # Standard input, exit codes
+  is "$(echo through | shim exec c cat)" through
+  run shim exec c sh -c 'exit 7'
+  is "$status" 7
+  one_namespace c
+}
+
+@test "after a restore without the shim: an old runtime's exec goes astray, the shim's joins" {
+  needs_criu
+  restored bare c
+  init=$(ns_of "$(pid_of c)")
+  isnt "$init" "$HOST_NS"
+  if ! declares; then is "$(exec_ns bare c)" "$HOST_NS"; fi
+  is "$(exec_ns shim c)" "$init"
+}
+
+@test "the naive way, to enter and then exec, is what an old runtime takes for a stopped container" {
+  needs_criu
+  restored bare c
+  # Enough for the start times to differ by clock ticks.
+  sleep 0.3
+  checkpoint bare c again
+  sleep 0.3
+  restore bare c again
+  run nsenter --time="/proc/$(pid_of c)/ns/time" "$TNS_RUNTIME" --root "$STATE" exec c readlink /proc/self/ns/time
+  if [[ $TNS_RUNTIME == runc ]]; then contains "$output" "stopped container"; fi
+  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+}
+
+@test "exec leaves no mount, no file and nothing to see in the container" {
+  needs_criu
+  restored shim c
+  mounts=$(cat /proc/self/mountinfo)
+  files=$(ls -A "$STATE/c")
+  inside=$(shim exec c cat /proc/self/mountinfo)
+  is "$(cat /proc/self/mountinfo)" "$mounts"
+  is "$(ls -A "$STATE/c")" "$files"
+  [[ $inside != *state.json* && $inside != *"$STATE"* ]] || fail "in the container: $inside"
+}
+
+@test "an unmount on the host reaches the private view while an exec runs" {
+  needs_criu
+  restored shim c
+  mkdir "$WORK/disk"
+  mount -t tmpfs tmpfs "$WORK/disk"
+  mount --make-shared "$WORK/disk" 2>/dev/null
+  shim exec c sh -c 'while [ ! -e /work/end ]; do sleep 0.1; done' &
+  running=$!
+  PIDS+=("$running")
+  for _ in $(seq 50); do grep -q "$STATE" "/proc/$running/mountinfo" 2>/dev/null && break; sleep 0.1; done
+  umount "$WORK/disk"
+  ! grep -q "$WORK/disk" "/proc/$running/mountinfo" || fail "$(cat "/proc/$running/mountinfo")"
+  touch "$ROOTFS/work/end"
+  wait "$running"
+}
+
+@test "exec in a container with a user namespace" {
+  edit_config "$BUNDLE" '.linux.namespaces += [{type: "user"}]
+    | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
+    | .linux.gidMappings = .linux.uidMappings'
+  chmod 755 "$WORK"
+  chown -R 100000:100000 "$ROOTFS"
+  start shim c
+  isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+  is "$(shim exec c id -u)" 0
+}
+
+@test "exec in a container with a user namespace, after a restore" {
+  needs_criu
+  edit_config "$BUNDLE" '.linux.namespaces += [{type: "user"}]
+    | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
+    | .linux.gidMappings = .linux.uidMappings'
+  chmod 755 "$WORK"
+  chown -R 100000:100000 "$ROOTFS"
+  # Shared mounts on the host are one more thing that CRIU cannot dump from a user namespace.
+  mount --make-rprivate /
+  if [[ $TNS_RUNTIME == crun ]]; then
+    start bare without
+    run checkpoint bare without image
+    if ((status != 0)); then
+      contains "$(cat "$WORK/work-image/dump.log")" "doesn't have a proper root mount"
+      skip "CRIU cannot dump what crun mounts in a user namespace, with or without the shim"
+    fi
+  fi
+  restored shim c
+  isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+  background shim c
+  one_namespace c
+}
+
+@test "a process that is not proven to be PID 1 is not followed" {
+  [[ $TNS_RUNTIME == runc ]] || skip "crun's exec finds PID 1 by itself; the shim passes"
+  start shim c
+  init=$(pid_of c)
+  # A stranger in a time namespace of its own, under the number that the state file names.
+  unshare --time --fork sleep 1000 &
+  parent=$!
+  PIDS+=("$parent")
+  for _ in $(seq 50); do stranger=$(cat "/proc/$parent/task/$parent/children"); [[ -n $stranger ]] && break; sleep 0.1; done
+  stranger=${stranger% }
+  PIDS+=("$stranger")
+  cp "$STATE/c/state.json" "$WORK/state.json"
+  # As if it had been listed nowhere, so that the shim has to look.
+  jq -c --argjson pid "$stranger" '.init_process_pid = $pid | .config.namespaces |= map(select(.type != "NEWTIME"))' \
+    "$WORK/state.json" >"$STATE/c/state.json"
+  run shim --debug --log "$WORK/log" exec c readlink /proc/self/ns/time
+  cp "$WORK/state.json" "$STATE/c/state.json"
+  isnt "$status" 0
+  [[ $output != *"$(ns_of "$stranger")"* ]] || fail "joined a stranger: $output"
+  contains "$(cat "$WORK/log")" "it is not the container's PID 1"
+  is "$(pid_of c)" "$init"
+}
+
+@test "a container that is gone: the runtime's own words and exit code" {
+  without=0 with=0
+  bare exec none true 2>"$WORK/without" || without=$?
+  shim exec none true 2>"$WORK/with" || with=$?
+  is "$with" "$without"
+  is "$(sed 's/time="[^"]*"//; s/^[0-9T:.-]*Z*//' "$WORK/with")" "$(sed 's/time="[^"]*"//; s/^[0-9T:.-]*Z*//' "$WORK/without")"
+}

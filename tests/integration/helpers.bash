@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+# What every test here stands on: a bundle, a runtime with and without the shim, and an end without residue.
+#
+# The environment says what is tested: TNS_RUNTIME (runc or crun, as installed in the stack), TNS_BIN (folder of the built
+# binaries), TNS_TOOLS (folder of the compiled test tools).
+
+# Both are the real thing; `shim` has tns-shim in front, under the name that says which runtime it wraps.
+bare() { "$TNS_RUNTIME" --root "$STATE" "$@"; }
+shim() { "$SHIM" --root "$STATE" "$@"; }
+
+setup() {
+  WORK=$(mktemp -d /tmp/tns.XXXXXX)
+  STATE=$WORK/state
+  BUNDLE=$WORK/bundle
+  ROOTFS=$WORK/rootfs
+  SHIM=$WORK/tns-shim-$TNS_RUNTIME
+  cp "$TNS_BIN/tns-shim" "$SHIM"
+  HOST_NS=$(readlink /proc/self/ns/time)
+  mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,work}
+  cp /bin/busybox "$ROOTFS/bin/busybox"
+  local name
+  for name in sh sleep readlink cat kill ls tty id date mkdir; do ln -s busybox "$ROOTFS/bin/$name"; done
+  PIDS=()
+  make_config "$BUNDLE"
+}
+
+teardown() {
+  local folder pid
+  for folder in "$STATE"/*/; do
+    [[ -d $folder ]] || continue
+    bare delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
+  done
+  for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+  while grep -q " $WORK" /proc/self/mountinfo; do
+    umount "$(awk -v work="$WORK" 'index($5, work) == 1 { last = $5 } END { print last }' /proc/self/mountinfo)" || break
+  done
+  # The stack's own, which is thrown away anyway; the next test must not find it.
+  rm -rf "$WORK" /etc/tns-shim
+}
+
+# The runtime's own default configuration, with a daemon that survives a restore (a busybox sleep is ended by it) as PID 1.
+# maskedPaths: CRIU 4.2 cannot restore them under crun, with or without the shim.
+make_config() {
+  local bundle=$1
+  (cd "$bundle" && rm -f config.json && "$TNS_RUNTIME" spec)
+  # shellcheck disable=SC2016  # $rootfs is jq's.
+  edit_config "$bundle" '
+    .process.terminal = false | .root = {path: $rootfs, readonly: false} | .hostname = "tns"
+    | .process.args = ["sh", "-c", "while :; do sleep 0.1; done"]
+    | .linux.maskedPaths = [] | .linux.readonlyPaths = []
+    | .linux.namespaces |= map(select(.type != "cgroup"))'
+}
+
+# edit_config BUNDLE JQ-FILTER
+edit_config() {
+  jq --arg rootfs "$ROOTFS" "$2" "$1/config.json" >"$1/config.json.new"
+  mv "$1/config.json.new" "$1/config.json"
+}
+
+# Output goes nowhere: the container's standard files must not be files outside of it, or CRIU refuses.
+start() { # start bare|shim ID [BUNDLE]
+  "$1" run --detach --bundle "${3:-$BUNDLE}" "$2" </dev/null >/dev/null 2>&1
+}
+
+checkpoint() { # checkpoint bare|shim ID IMAGE [OPTION...]
+  local with=$1 id=$2 image=$3
+  shift 3
+  mkdir -p "$WORK/$image" "$WORK/work-$image"
+  "$with" checkpoint --image-path "$WORK/$image" --work-path "$WORK/work-$image" "$@" "$id"
+}
+
+restore() { # restore bare|shim ID IMAGE [BUNDLE]
+  mkdir -p "$WORK/work-$3"
+  "$1" restore --detach --image-path "$WORK/$3" --work-path "$WORK/work-$3" --bundle "${4:-$BUNDLE}" "$2" </dev/null >/dev/null 2>&1
+}
+
+pid_of() { bare state "$1" | jq .pid; }
+ns_of() { readlink "/proc/$1/ns/time"; }
+status_of() { bare state "$1" 2>/dev/null | jq -r .status; }
+# The namespace that an exec'd process is in, as it sees it itself.
+exec_ns() { "$1" exec "$2" readlink /proc/self/ns/time; }
+
+# A child of an exec that outlives it, and so belongs to the tree that CRIU dumps.
+background() { # background bare|shim ID
+  "$1" exec "$2" sh -c 'while :; do sleep 0.1; done </dev/null >/dev/null 2>&1 &'
+}
+
+# Every process below PID: one namespace a line.
+namespaces_below() {
+  local child
+  ns_of "$1" 2>/dev/null || return 0
+  cat "/proc/$1"/task/*/children 2>/dev/null | tr ' ' '\n' | while read -r child; do
+    [[ -z $child ]] || namespaces_below "$child"
+  done
+}
+
+# A process put in from outside, as a debugger or an agent would be: in the container and its control groups, on the host's
+# time. Without the control groups and the network, CRIU would stumble over it for other reasons.
+stray() {
+  local pid
+  pid=$(pid_of "$1")
+  (
+    while IFS=: read -r _ controllers path; do
+      echo "$BASHPID" >"/sys/fs/cgroup/${controllers#name=}$path/cgroup.procs" 2>/dev/null || true
+    done <"/proc/$pid/cgroup"
+    exec nsenter --target "$pid" --mount --uts --ipc --net --pid -- \
+      /bin/sh -c 'exec sleep 1000 </dev/null >/dev/null 2>&1 &'
+  )
+}
+
+runtime_version() { "$TNS_RUNTIME" --version | head -n 1 | awk '{ print $3 }'; }
+at_least() { [[ $(printf '%s\n%s\n' "$1" "$(runtime_version)" | sort -V | head -n 1) == "$1" ]]; }
+
+# Abilities, asked of the real runtime by trying, never by its version.
+declares() {
+  if [[ -z ${DECLARES:-} ]]; then
+    local bundle=$WORK/try-declared
+    mkdir "$bundle"
+    make_config "$bundle"
+    edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .process.args = ["sh", "-c", ":"]'
+    # crun 1.8.1 kills the wrong process when it fails at this, so it is not even tried there.
+    if [[ $TNS_RUNTIME == crun ]] && ! at_least 1.8.4; then
+      DECLARES=no
+    elif bare run --bundle "$bundle" try-declared </dev/null >/dev/null 2>&1; then
+      DECLARES=yes
+    else
+      DECLARES=no
+    fi
+  fi
+  [[ $DECLARES == yes ]]
+}
+
+needs_criu() {
+  if [[ $TNS_RUNTIME == crun ]] && ! crun --version | grep -q '+CRIU'; then skip "this crun is built without CRIU"; fi
+  criu check --feature timens >/dev/null 2>&1 || skip "no CRIU that runs here"
+}
+
+fail() {
+  printf '%s\n' "$@" >&2
+  return 1
+}
+
+# Assertions that say what they saw.
+is() { [[ $1 == "$2" ]] || fail "expected: $2" "     got: $1"; }
+isnt() { [[ $1 != "$2" ]] || fail "expected anything but: $2"; }
+contains() { [[ $1 == *"$2"* ]] || fail "expected to contain: $2" "                got: $1"; }
+
+# Exactly one namespace in the container, and not the host's.
+one_namespace() {
+  local pid all
+  pid=$(pid_of "$1")
+  all=$(namespaces_below "$pid" | sort -u)
+  is "$all" "$(ns_of "$pid")"
+  isnt "$all" "$HOST_NS"
+}
