@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# build, install, uninstall: for users and packagers. check, demo, bench, lint: for everybody who looks at the project.
+# For users and packagers: build, install, uninstall. For everybody who looks at the project: demo, check, bench, lint.
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -8,12 +8,60 @@ BINDIR = $(PREFIX)/bin
 
 CARGO ?= cargo
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
-TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
+TARGET_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Static and not relocated: the shim's own start is most of what it costs, and the dynamic linker would double it.
 # --target, because without it these flags would also apply to procedural macros, which cannot be static.
 STATIC = -C target-feature=+crt-static -C relocation-model=static
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
-.PHONY: build
+SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story tests/integration/run tests/integration/helpers.bash \
+	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
+
+.PHONY: build install uninstall demo check unit integration lint bench clean
+
 build:
-	RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" $(CARGO) build --release --locked --target $(TARGET)
+	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
+		$(CARGO) build --release --locked --target $(TARGET) --target-dir "$(TARGET_DIR)"
+
+# Builds nothing, so that `make build` by a user and `make install` by root leave no files of root's in the tree.
+install:
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SYSCONFDIR)/tns-shim"
+	install -m 755 "$(BIN)/tns-shim" "$(BIN)/tnsctl" "$(DESTDIR)$(BINDIR)"
+	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-runc"
+	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-crun"
+	test -e "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
+		install -m 644 contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
+
+# A settings file that somebody has changed stays.
+uninstall:
+	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,tns-shim tnsctl tns-shim-runc tns-shim-crun)
+	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
+		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
+	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
+
+# The real failure without the shim, the real success with it, on this machine's runc and CRIU.
+demo: build
+	TNS_BIN="$(BIN)" contrib/demo/run
+
+check: unit integration
+
+# The tests that need no container: among them the table of decisions, and the bytes that are handed over.
+unit:
+	$(CARGO) test --locked --target-dir "$(TARGET_DIR)"
+
+# Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc runs a part.
+integration: build
+	TNS_BIN="$(BIN)" tests/integration/run $(ONLY)
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --target-dir "$(TARGET_DIR)" -- -D warnings
+	shellcheck -x $(SHELL_SCRIPTS)
+
+# What the shim adds to a call, beside a program that only calls execve. Never a pass or a failure.
+bench: build
+	TNS_BIN="$(BIN)" benches/run
+
+clean:
+	$(CARGO) clean --target-dir "$(TARGET_DIR)"
+	tests/stacks/clean

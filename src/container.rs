@@ -215,6 +215,21 @@ impl Init {
         Ok(id)
     }
 
+    /// Whether it is in another user namespace than this process.
+    ///
+    /// # Errors
+    /// It has ended, or may not be looked at.
+    pub fn is_in_another_user_namespace(&self) -> Result<bool> {
+        // Namespaces of every type are told apart in the same way.
+        let of = |pid: &dyn std::fmt::Display| {
+            let path = format!("/proc/{pid}/ns/user");
+            timens::Id::of(&path).with_context(|| format!("look at {path}"))
+        };
+        let another = of(&self.pid)? != of(&"self")?;
+        self.ensure_alive()?;
+        Ok(another)
+    }
+
     /// While this holds, everything that was read under /proc/PID was this process's.
     fn ensure_alive(&self) -> Result<()> {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];

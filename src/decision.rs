@@ -176,6 +176,8 @@ pub enum InitFacts {
     Proven {
         /// The saved configuration lists a time namespace.
         listed: bool,
+        /// PID 1 is in another user namespace than the shim.
+        user_namespace: bool,
         /// PID 1's time namespace.
         namespace: Id,
         /// The shim's own.
@@ -188,16 +190,16 @@ pub fn exec(kernel: Kernel, runtime: Abilities, init: impl FnOnce() -> InitFacts
     if kernel == Kernel::NoTimeNamespaces {
         return Decision::new(Action::Pass, "this kernel has no time namespaces");
     }
-    if runtime.exec_joins(false) {
-        return Decision::new(Action::Pass, format!("{runtime} enters the time namespace of PID 1 itself"));
+    if !runtime.keeps_known_state() {
+        return Decision::new(Action::Pass, format!("where {runtime} keeps its containers is unknown"));
     }
     match init() {
         InitFacts::Unproven(why) => Decision::new(Action::Pass, format!("the runtime decides: {why}")),
-        InitFacts::Proven { listed, .. } if runtime.exec_joins(listed) => {
-            Decision::new(Action::Pass, format!("{runtime} was told of the time namespace and enters it itself"))
-        }
         InitFacts::Proven { namespace, own, .. } if namespace == own => {
             Decision::new(Action::Pass, "PID 1 is in the time namespace of the caller")
+        }
+        InitFacts::Proven { listed, user_namespace, .. } if runtime.exec_joins(listed, user_namespace) => {
+            Decision::new(Action::Pass, format!("{runtime} enters the time namespace of PID 1 itself"))
         }
         InitFacts::Proven { namespace, .. } => Decision::new(Action::Enter, format!("PID 1 is in {namespace}")),
     }

@@ -3,11 +3,17 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 use serde::Deserialize;
+
+/// Set when building, see the Makefile.
+const SYSTEM_FOLDER: &str = match option_env!("SYSCONFDIR") {
+    Some(folder) => folder,
+    None => "/etc",
+};
 
 /// What can be set.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,7 +42,7 @@ impl Settings {
 /// Where the file is. Root's place does not follow the environment, which whoever calls could have set.
 pub fn path() -> Option<PathBuf> {
     if geteuid().is_root() {
-        return Some("/etc/tns-shim/config.toml".into());
+        return Some(Path::new(SYSTEM_FOLDER).join("tns-shim/config.toml"));
     }
     let folder = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let folder = folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")))?;

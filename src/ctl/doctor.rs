@@ -74,8 +74,9 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
         Action::Emulate { .. } => "emulate",
         _ => "pass",
     };
-    let exec = match (abilities.exec_joins(false), abilities.exec_joins(true)) {
-        (true, _) => "the runtime",
+    let exec = match (abilities.exec_joins(false, false), abilities.exec_joins(true, false)) {
+        (true, _) if abilities.exec_joins(false, true) => "the runtime",
+        (true, _) => "the runtime, or the shim for a container in a user namespace",
         (false, true) => "the runtime where the container's saved configuration lists the namespace, else the shim",
         (false, false) => "the shim",
     };

@@ -88,11 +88,21 @@ impl Abilities {
 
     /// Whether its `exec` enters PID 1's time namespace by itself.
     ///
-    /// crun always does. runc does since 1.2.0 if its saved configuration lists the namespace (`listed`), and its restore
-    /// adds that since 1.2.7 (runc pull request 4696). For unknown runtimes it is taken for granted: where they keep their
-    /// state is unknown, too.
-    pub fn exec_joins(&self, listed: bool) -> bool {
-        self.kind != Kind::Runc || (self.lists_time && listed)
+    /// runc does since 1.2.0 if its saved configuration lists the namespace (`listed`), and its restore adds that since
+    /// 1.2.7 (runc pull request 4696). crun does, but not from inside a user namespace of the container's
+    /// (`user_namespace`): it enters that one first, and then may not enter a time namespace that belongs to the host.
+    /// For unknown runtimes it is taken for granted: where they keep their state is unknown, too.
+    pub fn exec_joins(&self, listed: bool, user_namespace: bool) -> bool {
+        match self.kind {
+            Kind::Runc => self.lists_time && listed,
+            Kind::Crun => !user_namespace,
+            Kind::Youki | Kind::Other => true,
+        }
+    }
+
+    /// Whether its containers can be looked up.
+    pub fn keeps_known_state(&self) -> bool {
+        matches!(self.kind, Kind::Runc | Kind::Crun)
     }
 
     /// How it reads its arguments.
@@ -290,25 +300,26 @@ mod tests {
 
     #[test]
     fn each_release_can_what_was_measured() {
-        // (--version, features list time; declares, exec joins if listed, exec joins if not)
-        for (version, lists_time, declares, if_listed, if_not) in [
-            ("runc version 1.1.5+ds1", false, false, false, false),
-            ("runc version 1.1.15+ds1", false, false, false, false),
-            ("runc version 1.2.0", true, true, true, false),
-            ("runc version 1.3.6+ds1", true, true, true, false),
-            ("crun version 1.8.1", false, false, true, true),
-            ("crun version 1.8.4", false, true, true, true),
-            ("crun version 1.21", false, true, true, true),
-            ("crun version 1.28", false, true, true, true),
-            ("youki version 0.5.7", true, false, true, true),
-            ("youki version 0.7.0-rc1", true, false, true, true),
-            ("youki version 0.7.0", true, true, true, true),
-            ("something else", false, false, true, true),
+        // (--version, features list time; declares; exec joins: if listed, if not, if not and in a user namespace)
+        for (version, lists_time, declares, if_listed, if_not, if_user) in [
+            ("runc version 1.1.5+ds1", false, false, false, false, false),
+            ("runc version 1.1.15+ds1", false, false, false, false, false),
+            ("runc version 1.2.0", true, true, true, false, false),
+            ("runc version 1.3.6+ds1", true, true, true, false, false),
+            ("crun version 1.8.1", false, false, true, true, false),
+            ("crun version 1.8.4", false, true, true, true, false),
+            ("crun version 1.21", false, true, true, true, false),
+            ("crun version 1.28", false, true, true, true, false),
+            ("youki version 0.5.7", true, false, true, true, true),
+            ("youki version 0.7.0-rc1", true, false, true, true, true),
+            ("youki version 0.7.0", true, true, true, true, true),
+            ("something else", false, false, true, true, true),
         ] {
             let abilities = abilities(version, lists_time);
             assert_eq!(abilities.declares(), declares, "{version} declares");
-            assert_eq!(abilities.exec_joins(true), if_listed, "{version} exec joins a listed one");
-            assert_eq!(abilities.exec_joins(false), if_not, "{version} exec joins one that is not listed");
+            assert_eq!(abilities.exec_joins(true, false), if_listed, "{version} exec joins a listed one");
+            assert_eq!(abilities.exec_joins(false, false), if_not, "{version} exec joins one that is not listed");
+            assert_eq!(abilities.exec_joins(false, true), if_user, "{version} exec joins one in a user namespace");
         }
     }
 
@@ -316,7 +327,7 @@ mod tests {
     fn a_runtime_of_no_known_version_is_taken_for_the_oldest() {
         let unknown = abilities("runc version unknown", false);
         assert_eq!((unknown.kind, unknown.version), (Kind::Runc, None));
-        assert!(!unknown.declares() && !unknown.exec_joins(true));
+        assert!(!unknown.declares() && !unknown.exec_joins(true, false));
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn look(call: &Call<'_>) -> Result<(State, Init, InitFacts)> {
     let (state, init) = call.init()?;
     let facts = InitFacts::Proven {
         listed: state.lists_time,
+        user_namespace: init.is_in_another_user_namespace()?,
         namespace: init.time_namespace_id()?,
         own: timens::Id::own().context("look at the own time namespace")?,
     };
