@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# What build, enter and clean share. Sourced, never run.
+
+# shellcheck disable=SC2034
+STACKS=${TNS_STACKS:-/var/cache/tns-shim/stacks}
+
+# debian-13 comes first: debian-12 takes its CRIU from there.
+STACK_NAMES=(debian-13 debian-unstable debian-12)
+
+die() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit 1
+}
+
+need_root() {
+  [[ $EUID -eq 0 ]] || die 'must be run as root'
+}
+
+known_stack() {
+  local name
+  for name in "${STACK_NAMES[@]}"; do
+    [[ $name == "$1" ]] && return
+  done
+  return 1
+}
