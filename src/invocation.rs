@@ -56,17 +56,24 @@ pub enum Dialect {
     Crun,
 }
 
+#[derive(Clone, Copy)]
 struct ValueFlag {
     long: &'static str,
     short: Option<u8>,
+    /// crun does not know it, so that a prefix of it may stand for another flag there.
+    runc_only: bool,
 }
 
 const fn long(long: &'static str) -> ValueFlag {
-    ValueFlag { long, short: None }
+    ValueFlag { long, short: None, runc_only: false }
 }
 
 const fn both(long: &'static str, short: u8) -> ValueFlag {
-    ValueFlag { long, short: Some(short) }
+    ValueFlag { long, short: Some(short), runc_only: false }
+}
+
+const fn runc_only(flag: ValueFlag) -> ValueFlag {
+    ValueFlag { runc_only: true, ..flag }
 }
 
 const GLOBAL_FLAGS: &[ValueFlag] = &[
@@ -83,11 +90,11 @@ const CREATE_FLAGS: &[ValueFlag] = &[
     both("config", b'f'),
     long("console-socket"),
     long("pid-file"),
-    long("pidfd-socket"),
+    runc_only(long("pidfd-socket")),
     long("preserve-fds"),
 ];
 const EXEC_FLAGS: &[ValueFlag] = &[
-    both("additional-gids", b'g'),
+    runc_only(both("additional-gids", b'g')),
     long("apparmor"),
     both("cap", b'c'),
     long("cgroup"),
@@ -95,26 +102,26 @@ const EXEC_FLAGS: &[ValueFlag] = &[
     long("cwd"),
     both("env", b'e'),
     long("pid-file"),
-    long("pidfd-socket"),
+    runc_only(long("pidfd-socket")),
     long("preserve-fds"),
     both("process", b'p'),
     long("process-label"),
     both("user", b'u'),
 ];
 const CHECKPOINT_FLAGS: &[ValueFlag] = &[
-    long("empty-ns"),
+    runc_only(long("empty-ns")),
     long("image-path"),
     long("manage-cgroups-mode"),
     long("network-lock"),
-    long("page-server"),
+    runc_only(long("page-server")),
     long("parent-path"),
-    long("status-fd"),
+    runc_only(long("status-fd")),
     long("work-path"),
 ];
 const RESTORE_FLAGS: &[ValueFlag] = &[
     both("bundle", b'b'),
     long("console-socket"),
-    long("empty-ns"),
+    runc_only(long("empty-ns")),
     long("image-path"),
     long("lsm-mount-context"),
     long("lsm-profile"),
@@ -177,7 +184,11 @@ impl<'a> Invocation<'a> {
                     verb = Verb::from_word(word);
                     break;
                 }
-                Word::End => continue,
+                // What follows is the verb, whatever it looks like.
+                Word::End => {
+                    verb = words.next().map_or(Verb::Other, Verb::from_word);
+                    break;
+                }
                 Word::Flag { name, value, .. } => (name, value),
             };
             let (name, value) = word;
@@ -194,7 +205,7 @@ impl<'a> Invocation<'a> {
                 "root" => globals.root = value,
                 "log" => globals.log = value,
                 "log-format" => globals.log_format = value,
-                "log-level" => globals.debug |= value.is_some_and(|level| level == "debug"),
+                "log-level" => globals.debug = value.is_some_and(|level| level == "debug"),
                 _ => {}
             }
         }
@@ -240,8 +251,20 @@ impl<'a> Invocation<'a> {
                     let known = flags
                         .iter()
                         .find(|flag| flag.long.as_bytes() == name || flag.short.is_some_and(|short| name == [short]));
-                    if let Some(flag) = known {
-                        operands.set(flag.long, value.or_else(|| words.next()));
+                    match known {
+                        Some(flag) => operands.set(flag.long, value.or_else(|| words.next())),
+                        // A plain word behind a switch moves with it, in case it is its value; it then ends the options,
+                        // and what follows it are too many operands.
+                        None if permutes && value.is_none() => {
+                            if let [word, rest @ ..] = words.rest
+                                && matches!(Word::of(word.to_bytes()), Word::Plain(_))
+                            {
+                                plain += 1 + rest.len();
+                                operands.id = Some(OsStr::from_bytes(word.to_bytes()));
+                                break;
+                            }
+                        }
+                        None => {}
                     }
                 }
             }
@@ -266,7 +289,7 @@ impl<'a> Invocation<'a> {
                     operands.id = words.next().map(OsStr::from_bytes);
                     break;
                 }
-                Word::Flag { name: b"help" | b"usage" | b"version", dashes: 2, .. } => return Operands::default(),
+                Word::Flag { name, dashes: 2, .. } if explains(name) => return Operands::default(),
                 Word::Flag { name, value, dashes: 2 } => {
                     if let Some(flag) = long_flag(flags, name) {
                         operands.set(flag, value.or_else(|| words.next()));
@@ -276,13 +299,17 @@ impl<'a> Invocation<'a> {
                     // A cluster of short options: the first that takes a value takes the rest of the word.
                     let cluster = &word[1..];
                     let taking = cluster.iter().enumerate().find_map(|(at, short)| {
-                        let flag = flags.iter().find(|flag| flag.short == Some(*short))?;
-                        Some((at, flag.long))
+                        if self.verb == Verb::Exec && *short == b't' {
+                            // Its value is optional: the rest of the word, or nothing.
+                            return Some((at, None));
+                        }
+                        let flag = flags.iter().find(|flag| flag.short == Some(*short) && !flag.runc_only)?;
+                        Some((at, Some(flag.long)))
                     });
                     if cluster.contains(&b'?') && taking.is_none() {
                         return Operands::default();
                     }
-                    if let Some((at, flag)) = taking {
+                    if let Some((at, Some(flag))) = taking {
                         let attached = &cluster[at + 1..];
                         let value = if attached.is_empty() { words.next() } else { Some(attached) };
                         operands.set(flag, value);
@@ -311,10 +338,16 @@ fn long_flag(flags: &'static [ValueFlag], name: &[u8]) -> Option<&'static str> {
     if name.is_empty() {
         return None;
     }
-    let mut matching = flags.iter().map(|flag| flag.long).filter(|long| long.as_bytes().starts_with(name));
-    let first = matching.next()?;
+    let exact = flags.iter().find(|flag| flag.long.as_bytes() == name);
     // A prefix of several is refused by crun itself; which of them is named here decides only whether a value follows.
-    flags.iter().map(|flag| flag.long).find(|long| long.as_bytes() == name).or(Some(first))
+    let matching = || flags.iter().find(|flag| !flag.runc_only && flag.long.as_bytes().starts_with(name));
+    exact.or_else(matching).map(|flag| flag.long)
+}
+
+/// argp's own `--help` and `--usage`, or a prefix that is no other flag's (`--us` could be `--user`).
+fn explains(name: &[u8]) -> bool {
+    let is = |long: &[u8], least: usize| name.len() >= least && long.starts_with(name);
+    is(b"help", 1) || is(b"usage", 3) || name == b"version"
 }
 
 /// What Go's strconv.ParseBool takes for true.

@@ -69,3 +69,28 @@ pub fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor (close-on-exec), and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// Runs `children`, which starts children and waits for them, and takes back the SIGCHLD that they leave: where the caller
+/// blocks it, it would stay pending across execve and be the runtime's.
+pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
+    // SAFETY: a signal set of all zeroes is a valid one, and it is a local.
+    let set = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        set
+    };
+    let is_pending = || {
+        let mut pending = set;
+        // SAFETY: both sets are valid and local.
+        unsafe { libc::sigpending(&raw mut pending) == 0 && libc::sigismember(&raw const pending, libc::SIGCHLD) == 1 }
+    };
+    let before = is_pending();
+    let result = children();
+    if !before && is_pending() {
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set and the time are valid and local, and nothing is to be told about the signal.
+        unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now) };
+    }
+    result
+}

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Binary, Identity};
 use crate::invocation::Dialect;
+use crate::sys;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,7 +170,7 @@ fn output(path: &Path, argument: &str) -> Result<String> {
         let _ = child.wait();
         Ok(String::from_utf8_lossy(&text).into_owned())
     };
-    run().with_context(|| format!("run {} {argument}", path.display()))
+    sys::without_sigchld(run).with_context(|| format!("run {} {argument}", path.display()))
 }
 
 /// `runc version 1.1.15+ds1`, `crun version 1.21`, `youki version 0.5.7`.

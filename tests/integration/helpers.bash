@@ -19,7 +19,7 @@ setup() {
   mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,work}
   cp /bin/busybox "$ROOTFS/bin/busybox"
   local name
-  for name in sh sleep readlink cat kill ls tty id date mkdir; do ln -s busybox "$ROOTFS/bin/$name"; done
+  for name in sh sleep readlink cat kill ls tail tty id; do ln -s busybox "$ROOTFS/bin/$name"; done
   PIDS=()
   make_config "$BUNDLE"
 }
@@ -38,7 +38,8 @@ teardown() {
   rm -rf "$WORK" /etc/tns-shim
 }
 
-# The runtime's own default configuration, with a daemon that survives a restore (a busybox sleep is ended by it) as PID 1.
+# The runtime's own default configuration. PID 1 has a child and reaps those that are handed to it; tail survives a restore,
+# which a busybox sleep does not. Nothing forks at a checkpoint: under load CRIU can lose patience with a task in vfork.
 # maskedPaths: CRIU 4.2 cannot restore them under crun, with or without the shim.
 make_config() {
   local bundle=$1
@@ -46,7 +47,7 @@ make_config() {
   # shellcheck disable=SC2016  # $rootfs is jq's.
   edit_config "$bundle" '
     .process.terminal = false | .root = {path: $rootfs, readonly: false} | .hostname = "tns"
-    | .process.args = ["sh", "-c", "while :; do sleep 0.1; done"]
+    | .process.args = ["sh", "-c", "tail -f /dev/null & while :; do wait; done"]
     | .linux.maskedPaths = [] | .linux.readonlyPaths = []
     | .linux.namespaces |= map(select(.type != "cgroup"))'
 }
@@ -82,7 +83,7 @@ exec_ns() { "$1" exec "$2" readlink /proc/self/ns/time; }
 
 # A child of an exec that outlives it, and so belongs to the tree that CRIU dumps.
 background() { # background bare|shim ID
-  "$1" exec "$2" sh -c 'while :; do sleep 0.1; done </dev/null >/dev/null 2>&1 &'
+  "$1" exec "$2" sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
 }
 
 # Every process below PID: one namespace a line.
@@ -94,17 +95,22 @@ namespaces_below() {
   done
 }
 
-# A process put in from outside, as a debugger or an agent would be: in the container and its control groups, on the host's
-# time. Without the control groups and the network, CRIU would stumble over it for other reasons.
+# A process put in from outside, as a debugger or an agent would be, on the host's time. In all else (control groups,
+# network, session) it belongs to the container, or CRIU would stumble over it for those reasons.
 stray() {
   local pid
   pid=$(pid_of "$1")
   (
     while IFS=: read -r _ controllers path; do
-      echo "$BASHPID" >"/sys/fs/cgroup/${controllers#name=}$path/cgroup.procs" 2>/dev/null || true
+      echo "$BASHPID" 2>/dev/null >"/sys/fs/cgroup/${controllers#name=}$path/cgroup.procs" || true
     done <"/proc/$pid/cgroup"
+    # Files that lie outside of the container: CRIU refuses them.
+    for fd in /proc/self/fd/*; do
+      fd=${fd##*/}
+      if ((fd > 2)); then exec {fd}>&- || true; fi
+    done
     exec nsenter --target "$pid" --mount --uts --ipc --net --pid -- \
-      /bin/sh -c 'exec sleep 1000 </dev/null >/dev/null 2>&1 &'
+      /bin/sh -c 'exec busybox setsid sleep 1000 </dev/null >/dev/null 2>&1 &'
   )
 }
 

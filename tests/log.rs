@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the shim says, and where: each decision with its reason under `--debug`, an error where the engine looks for it,
+//! and otherwise nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use common::{CRUN, RUNC_1_1, RUNC_1_3, Role, Run, SHIM, World, copy_program};
+use serde_json::Value;
+
+const CONFIG: &str = r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#;
+const DECLARED: &str = r#"{"linux":{"namespaces":[{"type":"time"}]}}"#;
+
+/// (the runtime, config.json, the command, what is decided, a part of the reason)
+const DECISIONS: [(Role, &str, &str, &str, &str); 13] = [
+    (RUNC_1_3, CONFIG, "create c1", "Create: Declare", "runc 1.3.6 makes declared time namespaces"),
+    (RUNC_1_3, CONFIG, "run c1", "Run: Declare", "runc 1.3.6 makes declared time namespaces"),
+    (CRUN, CONFIG, "create c1", "Create: Declare", "crun 1.21.0 makes declared time namespaces"),
+    (RUNC_1_3, DECLARED, "create c1", "Create: Pass", "config.json declares the time namespace already"),
+    (RUNC_1_3, "{}", "create c1", "Create: Pass", "config.json has no linux.namespaces"),
+    (RUNC_1_1, CONFIG, "create c1", "Create: Emulate { undeclare: false }", "runc 1.1.15 cannot make time namespaces"),
+    (
+        RUNC_1_1,
+        DECLARED,
+        "create c1",
+        "Create: Emulate { undeclare: true }",
+        "would refuse the declared time namespace",
+    ),
+    (RUNC_1_3, CONFIG, "restore c1", "Restore: Declare", "knows of the namespace that CRIU makes"),
+    (RUNC_1_1, CONFIG, "restore c1", "Restore: Pass", "CRIU makes the time namespace"),
+    (RUNC_1_3, CONFIG, "exec c1 ls", "Exec: Pass", "the runtime decides: there is no "),
+    (CRUN, CONFIG, "exec c1 ls", "Exec: Pass", ""),
+    (RUNC_1_1, CONFIG, "checkpoint c1", "Checkpoint: StandOutside", "the processes could not be checked"),
+    (RUNC_1_3, CONFIG, "features", "Features: Pass", "runc 1.3.6 lists time itself"),
+];
+
+fn logged(world: &World) -> Vec<String> {
+    let text = fs::read_to_string(world.path("log")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The lines of a log in JSON as (level, message), each in the form that engines parse.
+fn entries(world: &World) -> Vec<(String, String)> {
+    let entry = |line: &String| {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let text = |key| entry[key].as_str().unwrap_or_else(|| panic!("{key} in {line}")).to_owned();
+        let _: jiff::Timestamp = text("time").parse().unwrap();
+        (text("level"), text("msg"))
+    };
+    logged(world).iter().map(entry).collect()
+}
+
+fn with_log(world: &World, debug: bool, json: bool, command: &str) -> Run {
+    let log = format!("--log={}", world.path("log").display());
+    let mut args = vec![log.as_str()];
+    args.extend(debug.then_some("--debug"));
+    args.extend(json.then_some("--log-format=json"));
+    args.extend(command.split(' '));
+    world.shim(args)
+}
+
+#[test]
+fn each_decision_is_logged_with_its_reason_when_asked_and_nothing_otherwise() {
+    for (role, config, command, decided, why) in DECISIONS {
+        let Some(world) = World::with_time_namespaces(role) else { return };
+        world.write_config(config);
+        with_log(&world, false, true, command).go();
+        assert_eq!(logged(&world), [""; 0], "{command} without --debug");
+
+        world.write_config(config);
+        let outcome = with_log(&world, true, true, command).go();
+        assert_eq!(outcome.stderr(), "", "{command}");
+        let entries = entries(&world);
+        let wanted = |(level, message): &(String, String)| {
+            let decision = message.strip_prefix(&format!("tns-shim: {decided}, because "));
+            level == "debug" && decision.is_some_and(|reason| reason.contains(why))
+        };
+        assert_eq!(entries.iter().filter(|entry| wanted(entry)).count(), 1, "{command}: {entries:?}");
+        assert!(!entries.iter().any(|(level, _)| level == "error"), "{entries:?}");
+    }
+}
+
+#[test]
+fn text_is_the_format_unless_json_is_asked_for() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    world.write_config(DECLARED);
+    with_log(&world, true, false, "create c1").go().assert_quiet_success();
+    let lines = logged(&world);
+    let decision = r#"level=debug msg="tns-shim: Create: "#;
+    assert_eq!(
+        lines.iter().filter(|line| line.starts_with("time=\"") && line.contains(decision)).count(),
+        1,
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_log_is_appended_to_and_never_an_obstacle() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    world.write_config(DECLARED);
+    fs::write(world.path("log"), "somebody's line\n").unwrap();
+    with_log(&world, true, false, "create c1").go().assert_quiet_success();
+    assert_eq!(logged(&world)[0], "somebody's line");
+    assert!(logged(&world).len() > 1);
+    for log in ["/nonexistent/log", "/", "", "journald:x", "syslog:x"] {
+        world.shim(["--log", log, "create", "c1"]).go().assert_quiet_success();
+    }
+}
+
+/// A call that cannot go on says so in the log, in the asked format, and on standard error, and exits with 1.
+#[track_caller]
+fn assert_error(world: &World, prepare: impl Fn(Run) -> Run, wanted: &[&str]) {
+    for command in ["create c1", "state c1", "--version"] {
+        for json in [true, false] {
+            drop(fs::remove_file(world.path("log")));
+            let stderr = prepare(with_log(world, false, json, command)).go().assert_refused();
+            let message = if json {
+                let entries = entries(world);
+                let [(level, message)] = entries.as_slice() else { panic!("{entries:?}") };
+                assert_eq!(level, "error");
+                message.clone()
+            } else {
+                let lines = logged(world);
+                let [line] = lines.as_slice() else { panic!("{lines:?}") };
+                let (time, message) = line.split_once(" level=error msg=").unwrap();
+                assert!(time.starts_with("time=\"") && time.ends_with('"'), "{line}");
+                serde_json::from_str(message).unwrap()
+            };
+            assert_eq!(stderr, format!("{message}\n"));
+            assert!(message.starts_with("tns-shim: "), "{message}");
+            for part in wanted {
+                assert!(message.contains(part), "{message:?} has no {part:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_runtime_is_an_error_that_says_where_it_was_looked_for() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let empty = world.path("bundle");
+    let path = format!("PATH={}", empty.display());
+    let at = |name: &'static str| {
+        let path = path.clone();
+        move |run: Run| run.env(&path).called(name)
+    };
+    let empty = empty.to_str().unwrap();
+    assert_error(&world, at("tns-shim-runc"), &["called as tns-shim-runc", "there is no runc in PATH", empty]);
+    assert_error(&world, at("crun"), &["called as crun", "there is no crun in PATH", empty]);
+    assert_error(&world, at("tns-shim"), &["neither runc nor crun in PATH", empty, "install"]);
+    for runtime in ["/nonexistent/runc", "youki"] {
+        fs::write(world.path("etc/tns-shim/config.toml"), format!("runtime = {runtime:?}\n")).unwrap();
+        assert_error(&world, at("tns-shim"), &["the runtime in the settings", runtime]);
+    }
+}
+
+/// How the shim gets to stand under a runtime's name.
+type Way<'a> = (&'a str, &'a dyn Fn(&Path));
+
+#[test]
+fn the_shim_never_takes_itself_for_the_runtime() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let (own, other) = (world.path("own"), world.path("other"));
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir_all(&other).unwrap();
+    let shim = other.join("shim");
+    copy_program(Path::new(SHIM), &shim);
+    let link = |to: &Path| symlink(&shim, to).unwrap();
+    let hard_link = |to: &Path| fs::hard_link(&shim, to).unwrap();
+    let copy = |to: &Path| copy_program(&shim, to);
+    let ways: [Way<'_>; 3] = [("link", &link), ("hard link", &hard_link), ("copy", &copy)];
+    for (how, put) in ways {
+        for name in ["runc", "crun"] {
+            drop(fs::remove_file(own.join(name)));
+            put(&own.join(name));
+        }
+        let itself = |name: &'static str| {
+            let (path, shim) = (format!("PATH={}", own.display()), shim.clone());
+            move |run: Run| run.env(&path).program(&shim).called(name)
+        };
+        for name in ["tns-shim-runc", "runc"] {
+            assert_error(&world, itself(name), &["the only runc in PATH", "is tns-shim itself"]);
+        }
+        assert_error(&world, itself("tns-shim"), &["neither runc nor crun in PATH"]);
+        // Behind it in PATH is a real one.
+        let path = format!("PATH={}:{}", own.display(), world.path("bin").display());
+        for name in ["tns-shim-runc", "runc", "tns-shim"] {
+            let outcome = world.shim(["state", "c1"]).env(&path).program(&shim).called(name).go();
+            outcome.assert_quiet_success();
+            assert_eq!(outcome.report.unwrap().bytes("argv0"), [world.runtime().to_str().unwrap().as_bytes()], "{how}");
+        }
+        let text = format!("runtime = {:?}\n", own.join("runc"));
+        fs::write(world.path("etc/tns-shim/config.toml"), text).unwrap();
+        assert_error(&world, itself("tns-shim"), &["the runtime in the settings", "is tns-shim itself"]);
+        fs::remove_file(world.path("etc/tns-shim/config.toml")).unwrap();
+    }
+}
+
+#[test]
+fn a_runtime_that_cannot_be_executed_is_an_error_that_names_it() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let path = world.path("bin/runc");
+    fs::write(&path, "\x7fELF but not really").unwrap();
+    assert_error(&world, |run| run, &[path.to_str().unwrap()]);
+}
+
+#[test]
+fn a_wrong_setting_is_an_error_that_names_the_key_and_its_line() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    fs::write(world.path("etc/tns-shim/config.toml"), "\nruntmie = \"runc\"\n").unwrap();
+    assert_error(&world, |run| run.called("tns-shim"), &["config.toml", "line 2", "runtmie"]);
+}
+
+#[test]
+fn an_error_without_a_log_is_said_once_on_standard_error() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let stderr = world.shim(["state", "c1"]).env("PATH=/nonexistent").go().assert_refused();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("level=error") && stderr.contains("there is no runc in PATH"), "{stderr}");
+}

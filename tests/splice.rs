@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! config.json in the caller's bundle: only the bytes that have to differ do, and a file that stays is not written.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use common::{CRUN, RUNC_1_1, RUNC_1_3, World, own_time_namespace};
+
+const ADDED: &str = r#",{"type":"time"}"#;
+/// `@` is where the declaration comes.
+const PLAIN: &str = r#"{"linux":{"namespaces":[{"type":"pid"}@]}}"#;
+
+fn without(template: &str) -> String {
+    template.replace('@', "")
+}
+
+fn with(template: &str) -> String {
+    template.replace('@', ADDED)
+}
+
+/// What changes when a file is replaced or written to.
+fn identity(path: &Path) -> (u64, i64, i64) {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_declaration_is_all_that_comes_into_a_file_of_any_shape() {
+    let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+    let templates = [
+        PLAIN.to_owned(),
+        format!("{PLAIN}\n"),
+        PLAIN.replace(':', " : \t").replace(',', " ,\r\n"),
+        "{\r\n\t\"linux\": {\r\n\t\t\"namespaces\": [\r\n\t\t\t{\"type\": \"pid\"}@\r\n\t\t]\r\n\t}\r\n}\r\n".to_owned(),
+        format!("{PLAIN} trailing garbage {{\"linux\":"),
+        r#"{"big":123456789012345678901234567890,"huge":1e400,"tiny":-0.0,"linux":{"namespaces":[{"type":"pid"}@]}}"#.to_owned(),
+        r#"{"lone":"\ud800","escaped":"\u0041\/","linux":{"namespaces":[{"type":"pid"}@],"unknown":{"a":[null]}},"x":1}"#.to_owned(),
+        r#"{"x":1,"x":2,"Process":null,"linux":{"intelRdt":{"enableCMT":true},"namespaces":[{"type":"pid"},{"type":"new"}@]}}"#.to_owned(),
+        r#"{"hooks":{"linux":{"namespaces":[]}},"l\u0069nux":{"namespaces":[{"type":"pid"}@]}}"#.to_owned(),
+        format!(r#"{{"deep":{deep},"linux":{{"namespaces":[{{"type":"network","path":"/n"}}@]}}}}"#),
+        format!(r#"{{"long":"{}","linux":{{"namespaces":[{{"type":"pid"}}@]}}}}"#, "é".repeat(300_000)),
+    ];
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    for template in templates {
+        let start: String = template.chars().take(200).collect();
+        world.write_config(without(&template));
+        world.create().go().assert_quiet_success();
+        assert!(fs::read(world.config()).unwrap() == with(&template).into_bytes(), "{start}");
+        let before = identity(&world.config());
+        world.create().go().assert_quiet_success();
+        assert_eq!(identity(&world.config()), before, "declared already: {start}");
+    }
+}
+
+#[test]
+fn an_old_runc_gets_the_time_namespace_instead_of_its_declaration() {
+    let Some(world) = World::with_time_namespaces(RUNC_1_1) else { return };
+    for (declared, left) in [
+        (r#"{"linux":{"namespaces":[{"type":"pid"}, {"type":"time"} ],"n":1e400}} x"#, r#"[{"type":"pid"} ]"#),
+        (r#"{"linux":{"namespaces":[{"type":"time"}, {"type":"pid"}],"n":1e400}} x"#, r#"[{"type":"pid"}]"#),
+        (r#"{"linux":{"namespaces":[{"type":"time","path":""}],"n":1e400}} x"#, "[]"),
+    ] {
+        world.write_config(declared);
+        let outcome = world.create().go();
+        assert_ne!(outcome.assert_quiet_success().time_namespace(), own_time_namespace());
+        let wanted = format!(r#"{{"linux":{{"namespaces":{left},"n":1e400}}}} x"#);
+        assert_eq!(fs::read_to_string(world.config()).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn mode_and_owner_stay_and_the_file_is_replaced_whole() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    for mode in [0o640, 0o600, 0o644, 0o4755] {
+        world.write_config(without(PLAIN));
+        fs::set_permissions(world.config(), fs::Permissions::from_mode(mode)).unwrap();
+        let reader = File::open(world.config()).unwrap();
+        let before = identity(&world.config());
+        world.create().go().assert_quiet_success();
+        let after = fs::metadata(world.config()).unwrap();
+        assert_eq!(after.mode() & 0o7777, mode);
+        assert_ne!(after.ino(), before.0, "written into the old file, which somebody may be reading");
+        assert_eq!(std::io::read_to_string(reader).unwrap(), without(PLAIN));
+        assert_eq!(names(&world.path("bundle")), ["config.json"], "no temporary file is left");
+        fs::remove_file(world.config()).unwrap();
+    }
+}
+
+#[test]
+fn a_config_of_another_owner_stays_theirs() {
+    let Some(world) = World::as_root(RUNC_1_3, "give a file to another user") else { return };
+    world.write_config(without(PLAIN));
+    chown(world.config(), Some(1234), Some(4321)).unwrap();
+    fs::set_permissions(world.config(), fs::Permissions::from_mode(0o640)).unwrap();
+    world.create().go().assert_quiet_success();
+    let after = fs::metadata(world.config()).unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode() & 0o7777), (1234, 4321, 0o640));
+    assert_eq!(fs::read_to_string(world.config()).unwrap(), with(PLAIN));
+}
+
+#[test]
+fn what_parsers_read_differently_or_cannot_read_is_left_alone() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let texts: [&[u8]; 17] = [
+        br#"{"linux":{"namespaces":[]},"linux":{"namespaces":[]}}"#,
+        br#"{"linux":null,"linux":{"namespaces":[]}}"#,
+        br#"{"Linux":{"namespaces":[]}}"#,
+        br#"{"linux":{"namespaces":[],"Namespaces":[]}}"#,
+        br#"{"linux":{"NAMESPACES":[]}}"#,
+        br#"{"linux":{"namespaces":[],"timeoffsets":{}}}"#,
+        br#"{"linux":{"namespaces":[{"type":"pid","Type":"time"}]}}"#,
+        br#"{"linux":{"namespaces":[{"type":"time"},{"type":"time"}]}}"#,
+        br#"{"linux":{"namespaces":[{"path":"/x"}]}}"#,
+        br#"{"linux":{"namespaces":{}}}"#,
+        br#"{"linux":{"namespaces":null}}"#,
+        br#"{"linux":{}}"#,
+        br#"{"linux":[]}"#,
+        b"{\"\xff\":1,\"linux\":{\"namespaces\":[]}}",
+        b"{\"linux\":{\"namespaces\":[{\"type\":\"pid\"}",
+        b"[]",
+        b"",
+    ];
+    for text in texts {
+        world.write_config(text);
+        let before = identity(&world.config());
+        let outcome = world.create().go();
+        let report = outcome.assert_quiet_success();
+        assert_eq!(report.time_namespace(), own_time_namespace());
+        assert_eq!(identity(&world.config()), before, "{}", String::from_utf8_lossy(text));
+        assert_eq!(fs::read(world.config()).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_linked_config_is_not_replaced_and_the_runtime_is_still_run() {
+    let Some(world) = World::with_time_namespaces(RUNC_1_3) else { return };
+    let target = world.path("shared.json");
+    fs::write(&target, without(PLAIN)).unwrap();
+    symlink(&target, world.config()).unwrap();
+    let before = (identity(&target), identity(&world.config()));
+    let outcome = world.create().go();
+    assert_ne!(outcome.assert_quiet_success().time_namespace(), own_time_namespace(), "then the shim makes it");
+    assert_eq!((identity(&target), identity(&world.config())), before);
+    assert_eq!(fs::read_to_string(&target).unwrap(), without(PLAIN));
+    assert_eq!(names(&world.path("bundle")), ["config.json"]);
+}
+
+#[test]
+fn a_read_only_bundle_is_no_obstacle() {
+    let Some(world) = World::with_time_namespaces(RUNC_1_3) else { return };
+    world.write_config(without(PLAIN));
+    let before = identity(&world.config());
+    let outcome = world.create().read_only(world.path("bundle")).go();
+    assert_ne!(outcome.assert_quiet_success().time_namespace(), own_time_namespace(), "then the shim makes it");
+    assert_eq!(identity(&world.config()), before);
+    assert_eq!(names(&world.path("bundle")), ["config.json"]);
+    // Declared already: nothing has to be written.
+    world.write_config(with(PLAIN));
+    let outcome = world.create().read_only(world.path("bundle")).go();
+    assert_eq!(outcome.assert_quiet_success().time_namespace(), own_time_namespace());
+}
+
+#[test]
+fn the_config_is_found_where_the_runtime_looks_for_it() {
+    let other = "other/config.json";
+    // (the runtime, its arguments, the file that is changed); relative to the working folder, which is `bundle`.
+    for (role, args, changed) in [
+        (RUNC_1_3, &["create", "c1"][..], "bundle/config.json"),
+        (RUNC_1_3, &["create", "--bundle", "../other", "c1"], other),
+        (RUNC_1_3, &["create", "c1", "--bundle=../other"], other),
+        (RUNC_1_3, &["run", "-b", "../other", "c1"], other),
+        (RUNC_1_3, &["restore", "-bundle", "../other", "c1"], other),
+        (RUNC_1_3, &["create", "--bundle", "../elsewhere", "--bundle", "../other", "c1"], other),
+        (RUNC_1_3, &["create", "--bundle", "../other", "create"], other),
+        (CRUN, &["create", "-b../other", "c1"], other),
+        (CRUN, &["run", "-db", "../other", "c1"], other),
+        (CRUN, &["run", "--bund", "../other", "c1"], other),
+        (CRUN, &["create", "--config", "../named.json", "c1"], "named.json"),
+        (CRUN, &["create", "-f", "../named.json", "-b", "../other", "c1"], "named.json"),
+        (CRUN, &["run", "-f../named.json", "c1"], "named.json"),
+        (CRUN, &["create", "--config=config.json", "-b", "../other", "c1"], other),
+        (CRUN, &["restore", "-d", "-b", "../other", "c1"], other),
+    ] {
+        let Some(world) = World::new(role) else { return };
+        let files = ["bundle/config.json", other, "elsewhere/config.json", "named.json"];
+        for file in files {
+            fs::create_dir_all(world.path(file).parent().unwrap()).unwrap();
+            fs::write(world.path(file), without(PLAIN)).unwrap();
+        }
+        world.shim(args).go().assert_quiet_success();
+        for file in files {
+            let wanted = if file == changed { with(PLAIN) } else { without(PLAIN) };
+            assert_eq!(fs::read_to_string(world.path(file)).unwrap(), wanted, "{args:?}: {file}");
+        }
+    }
+}
+
+#[test]
+fn no_other_command_changes_a_config() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    world.write_config(without(PLAIN));
+    let before = identity(&world.config());
+    for call in [
+        "state create",
+        "start run",
+        "delete c1",
+        "exec c1 create",
+        "create",
+        "create --help c1",
+        "--help run c1",
+        "spec",
+        "create a b",
+    ] {
+        world.shim(call.split(' ')).go().assert_quiet_success();
+        assert_eq!(identity(&world.config()), before, "{call}");
+    }
+}
