@@ -42,6 +42,8 @@ pub enum View {
         declared: Declared,
         /// The container joins a pid namespace that exists already.
         joins_pid_namespace: bool,
+        /// The container has or joins a user namespace.
+        user_namespace: bool,
     },
 }
 
@@ -157,6 +159,7 @@ fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
     let elements = json::elements(array)?;
     let mut time = None;
     let mut joins_pid_namespace = false;
+    let mut user_namespace = false;
     for (index, element) in elements.iter().enumerate() {
         let Ok([Found::One(kind), path]) = json::members(element, ["type", "path"]) else {
             return not_understood("an entry of linux.namespaces has no type, or more than one");
@@ -170,6 +173,7 @@ fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
             Some("time") if time.is_some() => return not_understood("linux.namespaces lists time twice"),
             Some("time") => time = Some((index, path)),
             Some("pid") => joins_pid_namespace |= path,
+            Some("user") => user_namespace = true,
             _ => {}
         }
     }
@@ -180,9 +184,90 @@ fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
         None => (Declared::No, Some(Splice::append(text, array, &elements, TIME_NAMESPACE))),
         Some((index, false)) => (Declared::Plain, Some(Splice::take_out(text, &elements, index))),
     };
-    Ok((View::Understood { declared, joins_pid_namespace }, splice))
+    Ok((View::Understood { declared, joins_pid_namespace, user_namespace }, splice))
 }
 
 fn is_empty_object(text: &str) -> bool {
     text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(linux: &str) -> String {
+        format!(r#"{{"ociVersion":"1.0.2","linux":{linux},"process":{{}}}}"#)
+    }
+
+    fn changed(text: &str) -> String {
+        let (_, splice) = view(text).unwrap();
+        String::from_utf8(splice.unwrap().pieces(text.as_bytes()).concat()).unwrap()
+    }
+
+    #[test]
+    fn what_is_declared() {
+        let understood =
+            |declared, joins_pid_namespace| View::Understood { declared, joins_pid_namespace, user_namespace: false };
+        let user = config(r#"{"namespaces":[{"type":"user"}]}"#);
+        let expected = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: true };
+        assert_eq!(view(&user).unwrap().0, expected);
+        for (linux, expected) in [
+            (r#"{"namespaces":[]}"#, understood(Declared::No, false)),
+            (r#"{"namespaces":[{"type":"pid"},{"type":"mount"}]}"#, understood(Declared::No, false)),
+            (r#"{"namespaces":[{"type":"pid","path":""}]}"#, understood(Declared::No, false)),
+            (r#"{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]}"#, understood(Declared::No, true)),
+            (r#"{"namespaces":[{"type":"time"}]}"#, understood(Declared::Plain, false)),
+            (
+                r#"{"namespaces":[{"type":"t\u0069me","path":null}],"timeOffsets":{}}"#,
+                understood(Declared::Plain, false),
+            ),
+            (r#"{"namespaces":[{"type":"time"}],"timeOffsets":null}"#, understood(Declared::Plain, false)),
+            (
+                r#"{"namespaces":[{"type":"time"}],"timeOffsets":{"boottime":{"secs":1}}}"#,
+                understood(Declared::Offsets, false),
+            ),
+            (r#"{"namespaces":[],"timeOffsets":{"boottime":{"secs":1}}}"#, understood(Declared::Offsets, false)),
+            (r#"{"namespaces":[{"type":"time","path":"/proc/7/ns/time"}]}"#, understood(Declared::Path, false)),
+            (r#"{"namespaces":[{"type":"unheard-of"}]}"#, understood(Declared::No, false)),
+            ("{}", View::NoNamespaces),
+            (r#"{"namespaces":null}"#, View::NoNamespaces),
+            ("null", View::NoNamespaces),
+        ] {
+            assert_eq!(view(&config(linux)).unwrap().0, expected, "{linux}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_not_understood() {
+        for text in [
+            r#"{"linux":{"namespaces":[]},"linux":{"namespaces":[]}}"#,
+            r#"{"Linux":{"namespaces":[]}}"#,
+            r#"{"linux":{"namespaces":[],"Namespaces":[]}}"#,
+            r#"{"linux":{"namespaces":[],"timeoffsets":{}}}"#,
+            r#"{"linux":{"namespaces":[{"type":"time"},{"type":"time"}]}}"#,
+            r#"{"linux":{"namespaces":[{"type":"pid","type":"time"}]}}"#,
+            r#"{"linux":{"namespaces":[{"Type":"time"}]}}"#,
+            r#"{"linux":{"namespaces":["time"]}}"#,
+        ] {
+            let (view, splice) = view(text).unwrap();
+            assert!(matches!(view, View::NotUnderstood(_)), "{text}: {view:?}");
+            assert_eq!(splice, None, "{text}");
+        }
+        for text in ["", "[]", "{", r#"{"linux":[]}"#, r#"{"linux":{"namespaces":{}}}"#, "\u{feff}{}"] {
+            assert!(view(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn declaring_and_undeclaring_change_only_the_entry() {
+        let spaced =
+            "{ \"linux\": {\n\t\"namespaces\" : [ {\"type\":\"pid\"} ,\r\n {\"type\":\"mount\"}\n ] } } trailing";
+        assert_eq!(changed(spaced), spaced.replace("\"mount\"}", "\"mount\"},{\"type\":\"time\"}"));
+        assert_eq!(changed(&changed(spaced)), spaced);
+        let first = r#"{"linux":{"namespaces":[{"type":"time"}, {"type":"pid"}]}}"#;
+        assert_eq!(changed(first), r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#);
+        let only = r#"{"linux":{"namespaces":[{"type":"time"}]}}"#;
+        assert_eq!(changed(only), r#"{"linux":{"namespaces":[]}}"#);
+        assert_eq!(changed(&changed(only)), only);
+    }
 }

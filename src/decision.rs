@@ -72,98 +72,98 @@ pub struct ConfigFacts {
 
 /// create and run: a new container.
 pub fn create(facts: ConfigFacts) -> Decision {
-    match common(facts) {
-        Ok(decision) => decision,
-        Err(Undeclared::Writable) => {
-            Decision::new(Action::Declare, format!("{} makes declared time namespaces", facts.runtime))
+    let ConfigFacts { runtime, .. } = facts;
+    match needed(facts) {
+        Need::Nothing(decision) => decision,
+        Need::Declare => Decision::new(Action::Declare, format!("{runtime} makes declared time namespaces")),
+        // CRIU dumps a container only if all its namespaces belong to its user namespace, and one that the shim makes would
+        // belong to its own. In the host's the container can be checkpointed, and has one from the first restore on.
+        Need::Emulate { declared: true, user_namespace: true, why } => {
+            Decision { action: Action::Undeclare, ..Decision::hindered(format!("{why}, {FOR_CRIU}")) }
         }
-        Err(Undeclared::ReadOnly) => Decision::new(
-            Action::Emulate { undeclare: false },
-            "config.json cannot be replaced, so the shim makes the time namespace",
-        ),
-        Err(Undeclared::Undeclarable(why)) => {
-            Decision::new(Action::Emulate { undeclare: false }, format!("{why}, so the shim makes the time namespace"))
-        }
-        Err(Undeclared::MustGo) => Decision::new(
-            Action::Emulate { undeclare: true },
-            format!("{} would refuse the declared time namespace, so the shim makes it", facts.runtime),
+        Need::Emulate { user_namespace: true, why, .. } => Decision::hindered(format!("{why}, {FOR_CRIU}")),
+        Need::Emulate { declared, why, .. } => Decision::new(
+            Action::Emulate { undeclare: declared },
+            format!("{why}, so the shim makes the time namespace"),
         ),
     }
 }
 
 /// restore: CRIU makes the namespace, with the clocks of the checkpoint; what is declared decides what exec does later.
 pub fn restore(facts: ConfigFacts) -> Decision {
-    match common(facts) {
-        Ok(decision) => decision,
-        Err(Undeclared::Writable) => {
-            Decision::new(Action::Declare, format!("{} then knows of the namespace that CRIU makes", facts.runtime))
+    let ConfigFacts { runtime, .. } = facts;
+    match needed(facts) {
+        Need::Nothing(decision) => decision,
+        Need::Declare => {
+            Decision::new(Action::Declare, format!("{runtime} then knows of the namespace that CRIU makes"))
         }
-        Err(Undeclared::ReadOnly) => {
-            Decision::new(Action::Pass, "config.json cannot be replaced; CRIU makes the time namespace all the same")
+        Need::Emulate { declared, why, .. } => {
+            let action = if declared { Action::Undeclare } else { Action::Pass };
+            Decision::new(action, format!("{why}; CRIU makes it"))
         }
-        Err(Undeclared::Undeclarable(why)) => {
-            Decision::new(Action::Pass, format!("{why}; CRIU makes the time namespace"))
-        }
-        Err(Undeclared::MustGo) => Decision::new(
-            Action::Undeclare,
-            format!("{} would refuse the declared time namespace; CRIU makes it all the same", facts.runtime),
-        ),
     }
 }
 
-/// Where create and restore differ.
-enum Undeclared {
-    /// The runtime can be told, and config.json be written.
-    Writable,
-    /// The runtime could be told, but config.json cannot be written.
-    ReadOnly,
-    /// The runtime must not be told.
-    Undeclarable(String),
-    /// It is declared, and the runtime does not know what that is.
-    MustGo,
+const FOR_CRIU: &str = "and CRIU could not dump a container with a user namespace from one that the shim makes";
+
+/// What a container needs to get a time namespace of its own.
+enum Need {
+    /// It has what it needs, or cannot be helped.
+    Nothing(Decision),
+    /// An entry in config.json.
+    Declare,
+    /// A namespace that the runtime does not make.
+    Emulate {
+        /// There is an entry in config.json that has to go.
+        declared: bool,
+        /// The container has a user namespace.
+        user_namespace: bool,
+        /// Why the runtime does not make it.
+        why: String,
+    },
 }
 
-fn common(facts: ConfigFacts) -> Result<Decision, Undeclared> {
+fn needed(facts: ConfigFacts) -> Need {
     let ConfigFacts { kernel, runtime, view, writable } = facts;
     if let Some(obstacle) = kernel.obstacle() {
-        return Ok(Decision::hindered(obstacle));
+        return Need::Nothing(Decision::hindered(obstacle));
     }
-    let (declared, joins_pid_namespace) = match view {
-        View::Missing => return Ok(Decision::new(Action::Pass, "there is no config.json to read")),
-        View::NoNamespaces => return Ok(Decision::new(Action::Pass, "config.json has no linux.namespaces")),
-        View::NotUnderstood(why) => return Ok(Decision::hindered(format!("config.json is left alone: {why}"))),
-        View::Understood { declared, joins_pid_namespace } => (declared, joins_pid_namespace),
+    let pass = |reason: &'static str| Need::Nothing(Decision::new(Action::Pass, reason));
+    let refuse = |reason: String| Need::Nothing(Decision::new(Action::Refuse, reason));
+    let (declared, joins_pid_namespace, user_namespace) = match view {
+        View::Missing => return pass("there is no config.json to read"),
+        View::NoNamespaces => return pass("config.json has no linux.namespaces"),
+        View::NotUnderstood(why) => {
+            return Need::Nothing(Decision::hindered(format!("config.json is left alone: {why}")));
+        }
+        View::Understood { declared, joins_pid_namespace, user_namespace } => {
+            (declared, joins_pid_namespace, user_namespace)
+        }
     };
+    let emulate = |why: String| Need::Emulate { declared: declared == Declared::Plain, user_namespace, why };
     match (declared, runtime.declares()) {
         (Declared::Plain | Declared::Offsets | Declared::Path, true) => {
-            Ok(Decision::new(Action::Pass, "config.json declares the time namespace already"))
+            pass("config.json declares the time namespace already")
         }
-        (Declared::Offsets, false) => Ok(Decision::new(
-            Action::Refuse,
-            format!(
-                "{runtime} cannot shift a container's clocks, as linux.timeOffsets asks: use runc 1.2.6 or crun 1.8.4 and later, or take the offsets out"
-            ),
+        (Declared::Offsets, false) => refuse(format!(
+            "{runtime} cannot shift a container's clocks, as linux.timeOffsets asks: use runc 1.2.6 or crun 1.8.4 and later, \
+             or take the offsets out"
         )),
-        (Declared::Path, false) => Ok(Decision::new(
-            Action::Refuse,
-            format!(
-                "{runtime} cannot join the time namespace that config.json names by its path: use runc 1.2 or crun 1.8.4 and later, or take the entry out"
-            ),
+        (Declared::Path, false) => refuse(format!(
+            "{runtime} cannot join the time namespace that config.json names by its path: use runc 1.2 or crun 1.8.4 and \
+             later, or take the entry out"
         )),
-        (Declared::Plain, false) if writable => Err(Undeclared::MustGo),
-        (Declared::Plain, false) => Ok(Decision::new(
-            Action::Refuse,
-            format!(
-                "{runtime} cannot make the time namespace that config.json declares, and config.json cannot be replaced to let the shim make it"
-            ),
+        (Declared::Plain, false) if !writable => refuse(format!(
+            "{runtime} cannot make the time namespace that config.json declares, and config.json cannot be replaced to let the \
+             shim make it"
         )),
+        (Declared::Plain | Declared::No, false) => emulate(format!("{runtime} does not make time namespaces")),
         // crun unshares in an order that fails there, or makes a new pid namespace instead of joining.
         (Declared::No, true) if runtime.kind == Kind::Crun && joins_pid_namespace => {
-            Err(Undeclared::Undeclarable("crun cannot make a time namespace and join a pid namespace".into()))
+            emulate("crun cannot make a time namespace beside joining a pid namespace".to_owned())
         }
-        (Declared::No, true) if writable => Err(Undeclared::Writable),
-        (Declared::No, true) => Err(Undeclared::ReadOnly),
-        (Declared::No, false) => Err(Undeclared::Undeclarable(format!("{runtime} cannot make time namespaces"))),
+        (Declared::No, true) if !writable => emulate("config.json cannot be replaced".to_owned()),
+        (Declared::No, true) => Need::Declare,
     }
 }
 
@@ -216,6 +216,8 @@ pub enum TreeFacts {
         namespace: Id,
         /// The shim's own.
         own: Id,
+        /// PID 1 is in another user namespace than the shim.
+        user_namespace: bool,
         /// The processes that CRIU would dump.
         tasks: Vec<Task>,
     },
@@ -226,7 +228,7 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
     if kernel == Kernel::NoTimeNamespaces {
         return Decision::new(Action::Pass, "this kernel has no time namespaces");
     }
-    if let TreeFacts::Known { namespace, own, tasks } = &tree {
+    if let TreeFacts::Known { namespace, own, tasks, .. } = &tree {
         let complaints: Vec<String> = tasks.iter().filter_map(|task| complaint(task, *namespace, *own)).collect();
         if !complaints.is_empty() {
             return Decision::new(
@@ -244,6 +246,15 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
         return Decision::hindered(format!(
             "CRIU runs in the caller's time namespace and would not notice a mixed tree: {obstacle}"
         ));
+    }
+    if let TreeFacts::Known { namespace, own, user_namespace: true, .. } = tree
+        && namespace == own
+    {
+        // From outside, CRIU would have to dump a time namespace that does not belong to the container's user namespace.
+        return Decision::new(
+            Action::Pass,
+            "a container with a user namespace, on the host's time: CRIU has to be there, too",
+        );
     }
     let checked = match tree {
         TreeFacts::Unknown(why) => format!("the processes could not be checked ({why}), CRIU will"),
@@ -289,4 +300,185 @@ pub fn features(kernel: Kernel, runtime: Abilities, privileged: bool) -> Decisio
         return Decision::hindered("making time namespaces takes CAP_SYS_ADMIN");
     }
     Decision::new(Action::ListTime, "the shim makes the time namespaces")
+}
+
+#[cfg(test)]
+mod tests {
+    //! One row for each thing that a runtime was seen to do, see README, "What each runtime does by itself".
+
+    use super::*;
+    use crate::runtime::abilities::Version;
+
+    const RUNC_1_1: Abilities = runtime(Kind::Runc, 1, 1, 15, false);
+    const RUNC_1_2: Abilities = runtime(Kind::Runc, 1, 2, 5, true);
+    const RUNC_1_3: Abilities = runtime(Kind::Runc, 1, 3, 6, true);
+    const CRUN_1_8_1: Abilities = runtime(Kind::Crun, 1, 8, 1, false);
+    const CRUN_1_21: Abilities = runtime(Kind::Crun, 1, 21, 0, false);
+
+    const fn runtime(kind: Kind, major: u32, minor: u32, patch: u32, lists_time: bool) -> Abilities {
+        Abilities { kind, version: Some(Version { major, minor, patch, released: true }), lists_time }
+    }
+
+    const NO: View = understood(Declared::No, false);
+    const PLAIN: View = understood(Declared::Plain, false);
+    const OFFSETS: View = understood(Declared::Offsets, false);
+    const PATH: View = understood(Declared::Path, false);
+    const JOINED_PID: View = understood(Declared::No, true);
+
+    const fn understood(declared: Declared, joins_pid_namespace: bool) -> View {
+        View::Understood { declared, joins_pid_namespace, user_namespace: false }
+    }
+
+    const USER: View = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: true };
+    const USER_PLAIN: View =
+        View::Understood { declared: Declared::Plain, joins_pid_namespace: false, user_namespace: true };
+
+    const EMULATE: Action = Action::Emulate { undeclare: false };
+    const EMULATE_INSTEAD: Action = Action::Emulate { undeclare: true };
+
+    #[test]
+    fn create_and_restore_for_each_class_of_runtime() {
+        use Action::{Declare, Pass, Refuse, Undeclare};
+        // (runtime, config.json, writable, create, restore)
+        let rows = [
+            // runc 1.1 refuses {"type":"time"}, timeOffsets and a path.
+            (RUNC_1_1, NO, true, EMULATE, Pass),
+            (RUNC_1_1, NO, false, EMULATE, Pass),
+            (RUNC_1_1, JOINED_PID, true, EMULATE, Pass),
+            (RUNC_1_1, PLAIN, true, EMULATE_INSTEAD, Undeclare),
+            (RUNC_1_1, PLAIN, false, Refuse, Refuse),
+            (RUNC_1_1, OFFSETS, true, Refuse, Refuse),
+            (RUNC_1_1, PATH, true, Refuse, Refuse),
+            // CRIU could not dump a user namespace's container from a time namespace of the host's.
+            (RUNC_1_1, USER, true, Pass, Pass),
+            (RUNC_1_1, USER_PLAIN, true, Undeclare, Undeclare),
+            (RUNC_1_3, USER, true, Declare, Declare),
+            (RUNC_1_3, USER, false, Pass, Pass),
+            (CRUN_1_21, USER, true, Declare, Declare),
+            // runc since 1.2 takes them all, also beside a joined pid namespace.
+            (RUNC_1_2, NO, true, Declare, Declare),
+            (RUNC_1_3, NO, true, Declare, Declare),
+            (RUNC_1_3, NO, false, EMULATE, Pass),
+            (RUNC_1_3, JOINED_PID, true, Declare, Declare),
+            (RUNC_1_3, PLAIN, true, Pass, Pass),
+            (RUNC_1_3, OFFSETS, true, Pass, Pass),
+            (RUNC_1_3, PATH, true, Pass, Pass),
+            // crun before 1.8.4 breaks, and kills the wrong process.
+            (CRUN_1_8_1, NO, true, EMULATE, Pass),
+            (CRUN_1_8_1, PLAIN, true, EMULATE_INSTEAD, Undeclare),
+            (CRUN_1_8_1, OFFSETS, true, Refuse, Refuse),
+            // crun since 1.8.4 takes them, but not beside a joined pid namespace.
+            (CRUN_1_21, NO, true, Declare, Declare),
+            (CRUN_1_21, NO, false, EMULATE, Pass),
+            (CRUN_1_21, JOINED_PID, true, EMULATE, Pass),
+            (CRUN_1_21, PLAIN, true, Pass, Pass),
+            (CRUN_1_21, OFFSETS, true, Pass, Pass),
+            // Nothing is invented, and nothing guessed at.
+            (RUNC_1_3, View::Missing, true, Pass, Pass),
+            (RUNC_1_3, View::NoNamespaces, true, Pass, Pass),
+            (RUNC_1_1, View::NotUnderstood("twice"), true, Pass, Pass),
+            (CRUN_1_21, View::NotUnderstood("twice"), true, Pass, Pass),
+        ];
+        for (runtime, view, writable, created, restored) in rows {
+            let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable };
+            assert_eq!(create(facts).action, created, "create {facts:?}");
+            assert_eq!(restore(facts).action, restored, "restore {facts:?}");
+            for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero] {
+                let without = create(ConfigFacts { kernel, ..facts });
+                assert_eq!((without.action, without.hindered), (Pass, true), "{kernel:?} {facts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_guessed_at_is_worth_a_warning() {
+        let view = View::NotUnderstood("the key linux is there twice");
+        let decision = create(ConfigFacts { kernel: Kernel::Able, runtime: RUNC_1_3, view, writable: true });
+        assert!(decision.hindered && decision.reason.contains("linux is there twice"), "{decision:?}");
+    }
+
+    #[test]
+    fn exec_enters_exactly_where_the_runtime_would_not() {
+        use Action::{Enter, Pass};
+        let (own, other) = (Id::of("/proc/self/ns/time").unwrap(), Id::of("/proc/self/ns/pid").unwrap());
+        // (runtime, its saved configuration lists time, PID 1 is in another user namespace, action)
+        let rows = [
+            (RUNC_1_1, false, false, Enter),
+            (RUNC_1_1, true, false, Enter),
+            (RUNC_1_2, false, false, Enter),
+            (RUNC_1_2, true, false, Pass),
+            (RUNC_1_3, false, false, Enter),
+            (RUNC_1_3, true, false, Pass),
+            (RUNC_1_3, true, true, Pass),
+            (CRUN_1_8_1, false, false, Pass),
+            (CRUN_1_21, false, false, Pass),
+            (CRUN_1_21, false, true, Enter),
+        ];
+        for (runtime, listed, user_namespace, action) in rows {
+            let proven = |namespace| InitFacts::Proven { listed, user_namespace, namespace, own };
+            assert_eq!(
+                exec(Kernel::Able, runtime, || proven(other)).action,
+                action,
+                "{runtime} {listed} {user_namespace}"
+            );
+            assert_eq!(exec(Kernel::Able, runtime, || proven(own)).action, Pass, "{runtime}: nothing to enter");
+            assert_eq!(exec(Kernel::Able, runtime, || InitFacts::Unproven("gone".into())).action, Pass);
+            assert_eq!(exec(Kernel::NoTimeNamespaces, runtime, || unreachable!()).action, Pass);
+            // A limit on making namespaces does not keep anybody from entering one.
+            assert_eq!(exec(Kernel::MaxIsZero, runtime, || proven(other)).action, action);
+        }
+    }
+
+    #[test]
+    fn only_a_tree_that_agrees_is_checkpointed() {
+        let id = |path: &str| Id::of(path).unwrap();
+        // Any three namespaces that differ.
+        let (own, namespace, third) = (id("/proc/self/ns/time"), id("/proc/self/ns/pid"), id("/proc/self/ns/mnt"));
+        let task = |pid, namespace, children| Task { pid, command: format!("task {pid}"), namespace, children };
+        let decide = |kernel, namespace, tasks| {
+            checkpoint(kernel, "web", TreeFacts::Known { namespace, own, user_namespace: false, tasks })
+        };
+
+        let healthy = vec![task(10, namespace, namespace), task(11, namespace, namespace)];
+        assert_eq!(decide(Kernel::Able, namespace, healthy).action, Action::StandOutside);
+        // Created without the shim, never restored: all in the host's.
+        assert_eq!(decide(Kernel::Able, own, vec![task(10, own, own)]).action, Action::StandOutside);
+
+        // (the odd one, what is said of it)
+        for (odd, said) in [
+            (task(12, own, own), "PID 12 (task 12) is in the host's time namespace"),
+            (task(12, third, third), "PID 12 (task 12) is in a time namespace of its own"),
+            (task(12, namespace, third), "PID 12 (task 12) has made the time namespace"),
+        ] {
+            let refused = decide(Kernel::Able, namespace, vec![task(10, namespace, namespace), odd.clone()]);
+            assert_eq!(refused.action, Action::Refuse, "{odd:?}");
+            assert!(refused.reason.contains(said) && refused.reason.contains("keeps running"), "{}", refused.reason);
+            // Also where CRIU could not be run outside.
+            assert_eq!(decide(Kernel::MaxIsZero, namespace, vec![odd]).action, Action::Refuse);
+        }
+
+        let user = |namespace| TreeFacts::Known { namespace, own, user_namespace: true, tasks: vec![] };
+        assert_eq!(checkpoint(Kernel::Able, "web", user(own)).action, Action::Pass, "CRIU must share the host's");
+        assert_eq!(checkpoint(Kernel::Able, "web", user(namespace)).action, Action::StandOutside);
+
+        let unknown = checkpoint(Kernel::Able, "web", TreeFacts::Unknown("gone".into()));
+        assert_eq!(unknown.action, Action::StandOutside, "CRIU still looks");
+        let hindered = checkpoint(Kernel::MaxIsZero, "web", TreeFacts::Unknown("gone".into()));
+        assert_eq!((hindered.action, hindered.hindered), (Action::Pass, true));
+    }
+
+    #[test]
+    fn features_lists_time_exactly_where_the_shim_adds_it() {
+        use Action::{ListTime, Pass};
+        for (runtime, privileged, action) in [
+            (RUNC_1_1, true, ListTime),
+            (RUNC_1_1, false, Pass),
+            (RUNC_1_3, true, Pass),
+            (CRUN_1_21, false, ListTime),
+            (CRUN_1_8_1, true, ListTime),
+        ] {
+            assert_eq!(features(Kernel::Able, runtime, privileged).action, action, "{runtime} {privileged}");
+            assert_eq!(features(Kernel::MaxIsZero, runtime, privileged).action, Pass);
+        }
+    }
 }

@@ -28,5 +28,6 @@ fn look(call: &Call<'_>) -> Result<TreeFacts> {
     let tasks = tree::below(init.pid)?;
     let own = timens::Id::own().context("look at the own time namespace")?;
     // Asked last: then all of the above was this container's.
-    Ok(TreeFacts::Known { namespace: init.time_namespace_id()?, own, tasks })
+    let user_namespace = init.is_in_another_user_namespace()?;
+    Ok(TreeFacts::Known { namespace: init.time_namespace_id()?, own, user_namespace, tasks })
 }

@@ -105,25 +105,41 @@ $init"
   wait "$running"
 }
 
-@test "exec in a container with a user namespace" {
+with_user_namespace() {
   edit_config "$BUNDLE" '.linux.namespaces += [{type: "user"}]
     | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
     | .linux.gidMappings = .linux.uidMappings'
   chmod 755 "$WORK"
   chown -R 100000:100000 "$ROOTFS"
-  start shim c
-  isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
+}
+
+@test "a container with a user namespace: its own time where the runtime makes it, and exec joins" {
+  with_user_namespace
+  shim --log "$WORK/log" --log-format json run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
+  if declares; then
+    isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  else
+    # What the shim makes would not belong to that user namespace, and CRIU could never dump it.
+    is "$(ns_of "$(pid_of c)")" "$HOST_NS"
+    contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "CRIU could not dump"
+  fi
   is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
   is "$(shim exec c id -u)" 0
 }
 
-@test "exec in a container with a user namespace, after a restore" {
+@test "a container with a user namespace that somebody else has put into a time namespace: exec joins" {
+  with_user_namespace
+  unshare --time -- "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
+  init=$(ns_of "$(pid_of c)")
+  isnt "$init" "$HOST_NS"
+  # No runtime does so by itself: it may not enter the host's time namespace from the container's user namespace.
+  is "$(exec_ns bare c)" "$HOST_NS"
+  is "$(exec_ns shim c)" "$init"
+}
+
+@test "a container with a user namespace: two cycles, exec joins after each" {
   needs_criu
-  edit_config "$BUNDLE" '.linux.namespaces += [{type: "user"}]
-    | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
-    | .linux.gidMappings = .linux.uidMappings'
-  chmod 755 "$WORK"
-  chown -R 100000:100000 "$ROOTFS"
+  with_user_namespace
   # Shared mounts on the host are one more thing that CRIU cannot dump from a user namespace.
   mount --make-rprivate /
   if [[ $TNS_RUNTIME == crun ]]; then
@@ -134,11 +150,14 @@ $init"
       skip "CRIU cannot dump what crun mounts in a user namespace, with or without the shim"
     fi
   fi
-  restored shim c
-  isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
-  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
-  background shim c
-  one_namespace c
+  start shim c
+  for cycle in 1 2; do
+    checkpoint shim c "image$cycle"
+    restore shim c "image$cycle"
+    background shim c
+    one_namespace c
+    is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+  done
 }
 
 @test "a process that is not proven to be PID 1 is not followed" {

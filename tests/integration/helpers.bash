@@ -31,6 +31,8 @@ teardown() {
     bare delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
   done
   for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+  # A restore that fails leaves control groups behind, in which crun then cannot start the next container.
+  find /sys/fs/cgroup -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
   while grep -q " $WORK" /proc/self/mountinfo; do
     umount "$(awk -v work="$WORK" 'index($5, work) == 1 { last = $5 } END { print last }' /proc/self/mountinfo)" || break
   done
