@@ -106,7 +106,8 @@ $init"
 }
 
 with_user_namespace() {
-  edit_config "$BUNDLE" '.linux.namespaces += [{type: "user"}]
+  # CRIU may not mount cgroup2 from a user namespace, so that is left out.
+  edit_config "$BUNDLE" '.linux.namespaces += [{type: "user"}] | .mounts |= map(select(.type != "cgroup"))
     | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
     | .linux.gidMappings = .linux.uidMappings'
   chmod 755 "$WORK"
