@@ -190,8 +190,8 @@ pub fn exec(kernel: Kernel, runtime: Abilities, init: impl FnOnce() -> InitFacts
     if kernel == Kernel::NoTimeNamespaces {
         return Decision::new(Action::Pass, "this kernel has no time namespaces");
     }
-    if !runtime.keeps_known_state() {
-        return Decision::new(Action::Pass, format!("where {runtime} keeps its containers is unknown"));
+    if runtime.exec_joins(false, true) {
+        return Decision::new(Action::Pass, format!("{runtime} always enters the time namespace of PID 1 itself"));
     }
     match init() {
         InitFacts::Unproven(why) => Decision::new(Action::Pass, format!("the runtime decides: {why}")),
@@ -412,7 +412,8 @@ mod tests {
             (RUNC_1_3, true, true, Pass),
             (CRUN_1_8_1, false, false, Pass),
             (CRUN_1_21, false, false, Pass),
-            (CRUN_1_21, false, true, Enter),
+            (CRUN_1_8_1, false, true, Enter),
+            (CRUN_1_21, false, true, Pass),
         ];
         for (runtime, listed, user_namespace, action) in rows {
             let proven = |namespace| InitFacts::Proven { listed, user_namespace, namespace, own };

@@ -90,20 +90,15 @@ impl Abilities {
     /// Whether its `exec` enters PID 1's time namespace by itself.
     ///
     /// runc does since 1.2.0 if its saved configuration lists the namespace (`listed`), and its restore adds that since
-    /// 1.2.7 (runc pull request 4696). crun does, but not from inside a user namespace of the container's
-    /// (`user_namespace`): it enters that one first, and then may not enter a time namespace that belongs to the host.
+    /// 1.2.7 (runc pull request 4696). crun does; but before 1.8.7, where the container has a user namespace
+    /// (`user_namespace`), it entered that one first, and then could not enter a time namespace that belongs to another.
     /// For unknown runtimes it is taken for granted: where they keep their state is unknown, too.
     pub fn exec_joins(&self, listed: bool, user_namespace: bool) -> bool {
         match self.kind {
             Kind::Runc => self.lists_time && listed,
-            Kind::Crun => !user_namespace,
+            Kind::Crun => !user_namespace || self.version >= Some(Version::release(1, 8, 7)),
             Kind::Youki | Kind::Other => true,
         }
-    }
-
-    /// Whether its containers can be looked up.
-    pub fn keeps_known_state(&self) -> bool {
-        matches!(self.kind, Kind::Runc | Kind::Crun)
     }
 
     /// How it reads its arguments.
@@ -309,8 +304,8 @@ mod tests {
             ("runc version 1.3.6+ds1", true, true, true, false, false),
             ("crun version 1.8.1", false, false, true, true, false),
             ("crun version 1.8.4", false, true, true, true, false),
-            ("crun version 1.21", false, true, true, true, false),
-            ("crun version 1.28", false, true, true, true, false),
+            ("crun version 1.21", false, true, true, true, true),
+            ("crun version 1.28", false, true, true, true, true),
             ("youki version 0.5.7", true, false, true, true, true),
             ("youki version 0.7.0-rc1", true, false, true, true, true),
             ("youki version 0.7.0", true, true, true, true, true),

@@ -133,8 +133,8 @@ with_user_namespace() {
   unshare --time -- "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
   init=$(ns_of "$(pid_of c)")
   isnt "$init" "$HOST_NS"
-  # No runtime does so by itself: it may not enter the host's time namespace from the container's user namespace.
-  is "$(exec_ns bare c)" "$HOST_NS"
+  # crun before 1.8.7 enters the user namespace first, and may not enter the host's time namespace from there.
+  if [[ $TNS_RUNTIME == runc ]] || ! at_least 1.8.7; then is "$(exec_ns bare c)" "$HOST_NS"; fi
   is "$(exec_ns shim c)" "$init"
 }
 
