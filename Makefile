@@ -59,8 +59,10 @@ lint:
 	shellcheck -x $(SHELL_SCRIPTS)
 
 # What the shim adds to a call, beside a program that only calls execve. Never a pass or a failure.
+# As root. N=2000 for more turns, SHIM=FILE for another build.
 bench: build
-	TNS_BIN="$(BIN)" benches/run
+	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
+		$(CARGO) bench --locked --target $(TARGET) --target-dir "$(TARGET_DIR)" --bench overhead -- $(N)
 
 clean:
 	$(CARGO) clean --target-dir "$(TARGET_DIR)"

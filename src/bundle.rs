@@ -2,7 +2,7 @@
 //! config.json: what it says about the time namespace, and how to change only that.
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -106,7 +106,7 @@ fn write_like(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> Result<
     // The parent of a bare name is the empty path, which names no folder.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".config.json.tns-shim-").tempfile_in(folder)?;
-    write_all(file.as_file_mut(), pieces)?;
+    pieces.iter().try_for_each(|piece| file.write_all(piece))?;
     let made = file.as_file().metadata()?;
     if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
         fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
@@ -115,22 +115,6 @@ fn write_like(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> Result<
     file.as_file().set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    Ok(())
-}
-
-/// One system call for all pieces where the kernel takes them at once.
-fn write_all(file: &mut File, pieces: &[&[u8]]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-    let mut left = slices.as_mut_slice();
-    IoSlice::advance_slices(&mut left, 0);
-    while !left.is_empty() {
-        match file.write_vectored(left) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut left, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -19,6 +19,7 @@ use nix::unistd::geteuid;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::json::Splice;
 use crate::runtime::abilities::Kind;
 use crate::{json, sys, timens};
 
@@ -93,8 +94,7 @@ struct RuncState<'a> {
     init_process_pid: i32,
     #[serde(borrow)]
     init_process_start: &'a RawValue,
-    #[serde(borrow)]
-    config: &'a RawValue,
+    config: RuncConfig,
 }
 
 #[derive(Deserialize)]
@@ -129,11 +129,10 @@ impl State {
         let text = read_trusted(&file)?;
         let context = || format!("understand {}", file.display());
         let state: RuncState<'_> = serde_json::from_str(&text).with_context(context)?;
-        let config: RuncConfig = serde_json::from_str(state.config.get()).with_context(context)?;
         let start = serde_json::from_str(state.init_process_start.get()).with_context(context)?;
         let start_span = json::span(&text, state.init_process_start.get());
         let pid = state.init_process_pid;
-        let lists_time = config.namespaces.iter().flatten().any(|namespace| namespace.r#type == "NEWTIME");
+        let lists_time = state.config.namespaces.iter().flatten().any(|namespace| namespace.r#type == "NEWTIME");
         Ok(Self { pid, start: ClockTicks(start), start_span, lists_time, file, text })
     }
 
@@ -147,10 +146,13 @@ impl State {
         Ok(Self { pid, start: ClockTicks(start), start_span, lists_time: false, file, text })
     }
 
-    /// The state's text with another start time.
-    pub fn with_start(&self, start: ClockTicks) -> String {
-        let (before, after) = (&self.text[..self.start_span.start], &self.text[self.start_span.end..]);
-        format!("{before}{}{after}", start.0)
+    /// Writes the state's text with another start time.
+    ///
+    /// # Errors
+    /// As `to` has them.
+    pub fn write_with_start(&self, start: ClockTicks, mut to: impl Write) -> io::Result<()> {
+        let change = Splice { remove: self.start_span.clone(), insert: start.0.to_string().into() };
+        change.pieces(self.text.as_bytes()).iter().try_for_each(|piece| to.write_all(piece))
     }
 
     /// Takes hold of the process, if it is the one that was recorded.
@@ -189,8 +191,11 @@ impl Init {
     /// It has ended.
     pub fn start(&self) -> Result<ClockTicks> {
         let path = format!("/proc/{}/stat", self.pid);
-        let text = fs::read(&path).with_context(|| format!("read {path}"))?;
-        parse_start(&text).with_context(|| format!("understand {path}"))
+        // One line of at most 52 numbers, which one read returns whole.
+        let mut line = [0; 2048];
+        let length =
+            File::open(&path).and_then(|mut file| file.read(&mut line)).with_context(|| format!("read {path}"))?;
+        parse_start(&line[..length]).with_context(|| format!("understand {path}"))
     }
 
     /// Its time namespace, held open.
@@ -292,7 +297,9 @@ mod tests {
         fs::write(folder.path().join("state.json"), text).unwrap();
         let state = State::read(Kind::Runc, folder.path()).unwrap();
         assert_eq!((state.pid, state.start, state.lists_time), (7, ClockTicks(1234), true));
-        assert_eq!(state.with_start(ClockTicks(99)), text.replace("1234", "99"));
+        let mut shown = Vec::new();
+        state.write_with_start(ClockTicks(99), &mut shown).unwrap();
+        assert_eq!(shown, text.replace("1234", "99").as_bytes());
     }
 
     #[test]

@@ -172,32 +172,27 @@ fn needed(facts: ConfigFacts) -> Need {
 pub enum InitFacts {
     /// No process is proven to be its PID 1; the text says why.
     Unproven(String),
+    /// Whether or not it still is its PID 1, the process is in the shim's own time namespace.
+    InOwn,
     /// Its PID 1 is proven.
     Proven {
         /// The saved configuration lists a time namespace.
         listed: bool,
         /// PID 1 is in another user namespace than the shim.
         user_namespace: bool,
-        /// PID 1's time namespace.
+        /// PID 1's time namespace, which is not the shim's own.
         namespace: Id,
-        /// The shim's own.
-        own: Id,
     },
 }
 
 /// exec: into PID 1's namespace. `init` is asked for only where it matters.
-pub fn exec(kernel: Kernel, runtime: Abilities, init: impl FnOnce() -> InitFacts) -> Decision {
-    if kernel == Kernel::NoTimeNamespaces {
-        return Decision::new(Action::Pass, "this kernel has no time namespaces");
-    }
+pub fn exec(runtime: Abilities, init: impl FnOnce() -> InitFacts) -> Decision {
     if runtime.exec_joins(false, true) {
         return Decision::new(Action::Pass, format!("{runtime} always enters the time namespace of PID 1 itself"));
     }
     match init() {
         InitFacts::Unproven(why) => Decision::new(Action::Pass, format!("the runtime decides: {why}")),
-        InitFacts::Proven { namespace, own, .. } if namespace == own => {
-            Decision::new(Action::Pass, "PID 1 is in the time namespace of the caller")
-        }
+        InitFacts::InOwn => Decision::new(Action::Pass, "PID 1 is in the time namespace of the caller"),
         InitFacts::Proven { listed, user_namespace, .. } if runtime.exec_joins(listed, user_namespace) => {
             Decision::new(Action::Pass, format!("{runtime} enters the time namespace of PID 1 itself"))
         }
@@ -400,7 +395,7 @@ mod tests {
     #[test]
     fn exec_enters_exactly_where_the_runtime_would_not() {
         use Action::{Enter, Pass};
-        let (own, other) = (Id::of("/proc/self/ns/time").unwrap(), Id::of("/proc/self/ns/pid").unwrap());
+        let namespace = Id::of("/proc/self/ns/time").unwrap();
         // (runtime, its saved configuration lists time, PID 1 is in another user namespace, action)
         let rows = [
             (RUNC_1_1, false, false, Enter),
@@ -416,17 +411,10 @@ mod tests {
             (CRUN_1_21, false, true, Pass),
         ];
         for (runtime, listed, user_namespace, action) in rows {
-            let proven = |namespace| InitFacts::Proven { listed, user_namespace, namespace, own };
-            assert_eq!(
-                exec(Kernel::Able, runtime, || proven(other)).action,
-                action,
-                "{runtime} {listed} {user_namespace}"
-            );
-            assert_eq!(exec(Kernel::Able, runtime, || proven(own)).action, Pass, "{runtime}: nothing to enter");
-            assert_eq!(exec(Kernel::Able, runtime, || InitFacts::Unproven("gone".into())).action, Pass);
-            assert_eq!(exec(Kernel::NoTimeNamespaces, runtime, || unreachable!()).action, Pass);
-            // A limit on making namespaces does not keep anybody from entering one.
-            assert_eq!(exec(Kernel::MaxIsZero, runtime, || proven(other)).action, action);
+            let proven = || InitFacts::Proven { listed, user_namespace, namespace };
+            assert_eq!(exec(runtime, proven).action, action, "{runtime} {listed} {user_namespace}");
+            assert_eq!(exec(runtime, || InitFacts::InOwn).action, Pass, "{runtime}: nothing to enter");
+            assert_eq!(exec(runtime, || InitFacts::Unproven("gone".into())).action, Pass);
         }
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -54,11 +55,11 @@ impl OciLog {
             Level::Debug | Level::Trace => "debug",
         };
         let message = quoted(&format!("tns-shim: {message}"));
-        let now = jiff::Timestamp::now();
+        let now = humantime::format_rfc3339_seconds(SystemTime::now());
         if self.json {
-            format!("{{\"level\":\"{level}\",\"msg\":{message},\"time\":\"{now:.0}\"}}\n")
+            format!("{{\"level\":\"{level}\",\"msg\":{message},\"time\":\"{now}\"}}\n")
         } else {
-            format!("time=\"{now:.0}\" level={level} msg={message}\n")
+            format!("time=\"{now}\" level={level} msg={message}\n")
         }
     }
 
@@ -115,8 +116,8 @@ mod tests {
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(entry["level"], "error");
         assert_eq!(entry["msg"], "tns-shim: a \"b\"\n\tc");
-        let time: jiff::Timestamp = entry["time"].as_str().unwrap().parse().unwrap();
-        assert!(time.as_second() > 1_700_000_000);
+        let time = humantime::parse_rfc3339(entry["time"].as_str().unwrap()).unwrap();
+        assert!(time.elapsed().unwrap().as_secs() < 60);
     }
 
     #[test]

@@ -6,8 +6,6 @@
 //! So it is shown, in a mount namespace of its own, a state file that says what it will read. That file has lost its name
 //! before the runtime runs, and ends with the mount namespace: nothing of it is left on the host or in the container.
 
-use std::io::Write;
-
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -27,7 +25,7 @@ pub fn show(state: &State, start: ClockTicks) -> Result<()> {
     let folder = state.file.parent().context("a file without a folder")?;
     let write = || format!("write a view of {}", state.file.display());
     let mut view = tempfile::Builder::new().prefix(".tns-shim-").tempfile_in(folder).with_context(write)?;
-    view.write_all(state.with_start(start).as_bytes()).with_context(write)?;
+    state.write_with_start(start, &mut view).with_context(write)?;
     // A file without a name cannot be mounted; one that is mounted can lose it.
     mount(Some(view.path()), &state.file, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .with_context(|| format!("show a view of {}", state.file.display()))?;

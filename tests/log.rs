@@ -23,7 +23,13 @@ const DECISIONS: [(Role, &str, &str, &str, &str); 13] = [
     (CRUN, CONFIG, "create c1", "Create: Declare", "crun 1.21.0 makes declared time namespaces"),
     (RUNC_1_3, DECLARED, "create c1", "Create: Pass", "config.json declares the time namespace already"),
     (RUNC_1_3, "{}", "create c1", "Create: Pass", "config.json has no linux.namespaces"),
-    (RUNC_1_1, CONFIG, "create c1", "Create: Emulate { undeclare: false }", "runc 1.1.15 cannot make time namespaces"),
+    (
+        RUNC_1_1,
+        CONFIG,
+        "create c1",
+        "Create: Emulate { undeclare: false }",
+        "runc 1.1.15 does not make time namespaces",
+    ),
     (
         RUNC_1_1,
         DECLARED,

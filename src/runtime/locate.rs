@@ -3,9 +3,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::{AccessFlags, access};
 
 use super::{Binary, same_program};
 use crate::settings::Settings;
@@ -65,9 +66,11 @@ fn find(own: &Binary, name: &OsStr) -> Result<Binary> {
         bail!("{} is neither a name nor an absolute path", name.display());
     }
     let mut saw_itself = false;
-    let candidates = which::which_in_all(name, Some(&path), "/").into_iter().flatten();
-    for candidate in candidates.filter(|candidate: &PathBuf| candidate.is_absolute()) {
-        let Ok(binary) = Binary::at(candidate) else { continue };
+    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
+        let Ok(binary) = Binary::at(folder.join(name)) else { continue };
+        if access(&binary.path, AccessFlags::X_OK).is_err() {
+            continue;
+        }
         if !same_program(own, &binary) {
             return Ok(binary);
         }

@@ -56,10 +56,13 @@ impl Binary {
     /// Looks at the file at `path`, through links.
     ///
     /// # Errors
-    /// There is no such file, or it may not be looked at.
+    /// There is no such file, or it may not be looked at, or it is no regular one.
     pub fn at(path: PathBuf) -> io::Result<Self> {
-        let identity = Identity::of(&fs::metadata(&path)?);
-        Ok(Self { path, identity })
+        let metadata = fs::metadata(&path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Self { path, identity: Identity::of(&metadata) })
     }
 }
 

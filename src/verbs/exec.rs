@@ -9,16 +9,12 @@ use super::Call;
 use crate::container::{Init, State};
 use crate::decision::{self, Action, Decision, InitFacts};
 use crate::state_view;
-use crate::timens::{self, Kernel};
+use crate::timens;
 
 pub(super) fn exec(call: &Call<'_>) -> Result<()> {
     let mut found = None;
-    let decision = decision::exec(Kernel::look(), call.abilities, || match look(call) {
-        Ok((state, init, facts)) => {
-            found = Some((state, init));
-            facts
-        }
-        Err(error) => InitFacts::Unproven(format!("{error:#}")),
+    let decision = decision::exec(call.abilities, || {
+        look(call, &mut found).unwrap_or_else(|error| InitFacts::Unproven(format!("{error:#}")))
     });
     let action = call.take(decision)?;
     if let (Action::Enter, Some((state, init))) = (action, found)
@@ -29,15 +25,22 @@ pub(super) fn exec(call: &Call<'_>) -> Result<()> {
     Ok(())
 }
 
-fn look(call: &Call<'_>) -> Result<(State, Init, InitFacts)> {
-    let (state, init) = call.init()?;
+fn look(call: &Call<'_>, found: &mut Option<(State, Init)>) -> Result<InitFacts> {
+    // First, because there is none on a kernel without time namespaces.
+    let own = timens::Id::own().context("look at the own time namespace")?;
+    let state = call.state()?;
+    // There is nothing to do then, and so nothing to prove, which would cost more than everything up to here.
+    if timens::Id::of_process(state.pid).is_ok_and(|namespace| namespace == own) {
+        return Ok(InitFacts::InOwn);
+    }
+    let init = state.prove()?;
     let facts = InitFacts::Proven {
         listed: state.lists_time,
         user_namespace: init.is_in_another_user_namespace()?,
         namespace: init.time_namespace_id()?,
-        own: timens::Id::own().context("look at the own time namespace")?,
     };
-    Ok((state, init, facts))
+    *found = Some((state, init));
+    Ok(facts)
 }
 
 /// Enters, and where the clock then reads the start of PID 1 differently, shows the runtime a state that agrees. On error
