@@ -55,7 +55,7 @@ fn entries(world: &World) -> Vec<(String, String)> {
     let entry = |line: &String| {
         let entry: Value = serde_json::from_str(line).unwrap();
         let text = |key| entry[key].as_str().unwrap_or_else(|| panic!("{key} in {line}")).to_owned();
-        humantime::parse_rfc3339(text("time")).unwrap();
+        humantime::parse_rfc3339(&text("time")).unwrap();
         (text("level"), text("msg"))
     };
     logged(world).iter().map(entry).collect()
