@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! config.json: what it says about the time namespace, and how to change only that.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 use crate::invocation::Operands;
 use crate::json::{self, Found, Splice};
@@ -32,6 +32,8 @@ pub enum Declared {
 pub enum View {
     /// There is nothing to read: the runtime will say so better.
     Missing,
+    /// A pipe or a device, from which the runtime would read nothing any more.
+    Unreadable,
     /// It could be read in more than one way, or in none; the text says which key.
     NotUnderstood(&'static str),
     /// No `linux.namespaces`, where an entry could stand.
@@ -52,17 +54,19 @@ pub enum View {
 pub struct Config {
     path: PathBuf,
     text: Vec<u8>,
-    /// Of the file as it was read; none if it is not a regular file, which is then never replaced.
-    metadata: Option<fs::Metadata>,
+    /// Of the file as it was read.
+    metadata: fs::Metadata,
+    /// The path is a symbolic link, and so may name a file that belongs to others, too.
+    is_link: bool,
 }
 
 impl Config {
     /// Reads the config.json that the runtime will read: crun's `--config`, or the one in `--bundle`, or that in the
-    /// working folder.
+    /// working folder. None if it is no regular file: reading would take from a pipe what the runtime needs.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read(operands: &Operands<'_>) -> Result<Self> {
+    pub fn read(operands: &Operands<'_>) -> Result<Option<Self>> {
         let path = match (operands.config, operands.bundle) {
             // The name itself is crun's default, and means the bundle's.
             (Some(config), _) if config != "config.json" => PathBuf::from(config),
@@ -71,15 +75,22 @@ impl Config {
         Self::read_file(path)
     }
 
-    fn read_file(path: PathBuf) -> Result<Self> {
+    fn read_file(path: PathBuf) -> Result<Option<Self>> {
         let context = || format!("read {}", path.display());
-        let mut file = File::open(&path).with_context(context)?;
+        // Asked before, because opening a FIFO has effects, and again after, because it may be another file by then.
+        if !fs::metadata(&path).with_context(context)?.is_file() {
+            return Ok(None);
+        }
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).with_context(context)?;
         let metadata = file.metadata().with_context(context)?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
         let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
         file.read_to_end(&mut text).with_context(context)?;
         let is_link = fs::symlink_metadata(&path).with_context(context)?.is_symlink();
-        let metadata = (metadata.is_file() && !is_link).then_some(metadata);
-        Ok(Self { path, text, metadata })
+        Ok(Some(Self { path, text, metadata, is_link }))
     }
 
     /// What it says, and the change that would make it say otherwise.
@@ -90,13 +101,14 @@ impl Config {
         view(text).unwrap_or((View::NotUnderstood("it is not JSON"), None))
     }
 
-    /// Replaces the file by the changed text, atomically: mode and owner stay.
+    /// Replaces the file by the changed text, atomically: mode and owner stay, other names and extended attributes of the
+    /// old file do not come along.
     ///
     /// # Errors
-    /// The file is no regular one, or its folder cannot be written; then nothing has changed.
+    /// The path is a symbolic link, or its folder cannot be written; then nothing has changed.
     pub fn replace(&self, splice: &Splice) -> Result<()> {
-        let Some(metadata) = &self.metadata else { bail!("{} is a link or no regular file", self.path.display()) };
-        write_like(&self.path, metadata, &splice.pieces(&self.text))
+        ensure!(!self.is_link, "{} is a symbolic link", self.path.display());
+        write_like(&self.path, &self.metadata, &splice.pieces(&self.text))
             .with_context(|| format!("replace {}", self.path.display()))
     }
 }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use serde::Deserialize;
@@ -58,15 +58,6 @@ pub fn folder(kind: Kind, root: Option<&OsStr>, id: &OsStr) -> Result<PathBuf> {
     );
     let root = root.filter(|root| !root.is_empty()).map_or_else(|| default_root(kind), PathBuf::from);
     Ok(root.join(id))
-}
-
-/// The file in which the runtime keeps a container's PID 1; none for a runtime whose files are unknown.
-pub fn state_file(kind: Kind, folder: &Path) -> Option<PathBuf> {
-    match kind {
-        Kind::Runc => Some(folder.join("state.json")),
-        Kind::Crun => Some(folder.join("status")),
-        Kind::Youki | Kind::Other => None,
-    }
 }
 
 /// Where the runtime keeps its containers without `--root`: runc's `main.go`, crun's `libcrun/status.c`.
@@ -116,17 +107,22 @@ struct CrunState<'a> {
 }
 
 impl State {
-    /// Reads a container's state.
+    /// Reads a container's state; none if there is no such container.
     ///
     /// # Errors
-    /// There is no such container; its state is not understood, or somebody else could have written it.
-    pub fn read(kind: Kind, folder: &Path) -> Result<Self> {
-        let file = state_file(kind, folder).context("where this runtime keeps its state is unknown")?;
-        if kind == Kind::Crun { Self::from_crun(file) } else { Self::from_runc(file) }
+    /// The state is not understood, or somebody else could have written it.
+    pub fn read(kind: Kind, folder: &Path) -> Result<Option<Self>> {
+        let file = match kind {
+            Kind::Runc => folder.join("state.json"),
+            Kind::Crun => folder.join("status"),
+            Kind::Youki | Kind::Other => bail!("where this runtime keeps its containers is unknown"),
+        };
+        let Some(text) = read_trusted(&file)? else { return Ok(None) };
+        let parse = if kind == Kind::Crun { Self::from_crun } else { Self::from_runc };
+        parse(file, text).map(Some)
     }
 
-    fn from_runc(file: PathBuf) -> Result<Self> {
-        let text = read_trusted(&file)?;
+    fn from_runc(file: PathBuf, text: String) -> Result<Self> {
         let context = || format!("understand {}", file.display());
         let state: RuncState<'_> = serde_json::from_str(&text).with_context(context)?;
         let start = serde_json::from_str(state.init_process_start.get()).with_context(context)?;
@@ -136,8 +132,7 @@ impl State {
         Ok(Self { pid, start: ClockTicks(start), start_span, lists_time, file, text })
     }
 
-    fn from_crun(file: PathBuf) -> Result<Self> {
-        let text = read_trusted(&file)?;
+    fn from_crun(file: PathBuf, text: String) -> Result<Self> {
         let context = || format!("understand {}", file.display());
         let state: CrunState<'_> = serde_json::from_str(&text).with_context(context)?;
         let start = serde_json::from_str(state.start.get()).with_context(context)?;
@@ -244,22 +239,21 @@ impl Init {
     }
 }
 
-/// The text of a file that nobody but this user and root can have written.
-fn read_trusted(path: &Path) -> Result<String> {
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(
-        |error| match error.kind() {
-            // The C library's words for it would be taken for the runtime's own verdict by the engines.
-            io::ErrorKind::NotFound => anyhow::anyhow!("there is no {}", path.display()),
-            _ => anyhow::Error::from(error).context(format!("open {}", path.display())),
-        },
-    )?;
+/// The text of a file that nobody but this user and root can have written; none if there is no such file.
+fn read_trusted(path: &Path) -> Result<Option<String>> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+    };
     let metadata = file.metadata()?;
     let trusted =
         metadata.is_file() && [0, geteuid().as_raw()].contains(&metadata.uid()) && metadata.mode() & 0o022 == 0;
     ensure!(trusted, "{} could have been written by another user", path.display());
     let mut text = String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-    Ok(text)
+    Ok(Some(text))
 }
 
 /// Field 22 of /proc/PID/stat, see `proc_pid_stat(5)`. The second field, in parentheses, may hold anything, so counting
@@ -295,7 +289,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = r#"{"id":"x","init_process_pid":7, "init_process_start" : 1234 ,"big":1e400,"config":{"namespaces":[{"type":"NEWPID","path":""},{"type":"NEWTIME","path":""}]}}"#;
         fs::write(folder.path().join("state.json"), text).unwrap();
-        let state = State::read(Kind::Runc, folder.path()).unwrap();
+        let state = State::read(Kind::Runc, folder.path()).unwrap().unwrap();
         assert_eq!((state.pid, state.start, state.lists_time), (7, ClockTicks(1234), true));
         let mut shown = Vec::new();
         state.write_with_start(ClockTicks(99), &mut shown).unwrap();
@@ -321,7 +315,7 @@ mod tests {
         let state = |start: u64| {
             fs::write(folder.path().join("status"), format!(r#"{{"pid":{own},"process-start-time":{start}}}"#))
                 .unwrap();
-            State::read(Kind::Crun, folder.path()).unwrap()
+            State::read(Kind::Crun, folder.path()).unwrap().unwrap()
         };
         assert_eq!(state(start).prove().unwrap().pid, i32::try_from(own).unwrap());
         assert!(state(start + 1).prove().is_err());

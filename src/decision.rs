@@ -27,6 +27,8 @@ pub enum Action {
     },
     /// Enter the namespace of the container's PID 1.
     Enter,
+    /// Let the runtime see what the shim has seen, and nothing that came later.
+    Pin,
     /// Run the runtime, and so CRIU, in a new namespace that no task of the container is in.
     StandOutside,
     /// Add `time` to what `features` lists.
@@ -74,7 +76,7 @@ pub struct ConfigFacts {
 pub fn create(facts: ConfigFacts) -> Decision {
     let ConfigFacts { runtime, .. } = facts;
     match needed(facts) {
-        Need::Nothing(decision) => decision,
+        Need::Settled(decision) => decision,
         Need::Declare => Decision::new(Action::Declare, format!("{runtime} makes declared time namespaces")),
         // CRIU dumps a container only if all its namespaces belong to its user namespace, and one that the shim makes would
         // belong to its own. In the host's the container can be checkpointed, and has one from the first restore on.
@@ -82,6 +84,10 @@ pub fn create(facts: ConfigFacts) -> Decision {
             Decision { action: Action::Undeclare, ..Decision::hindered(format!("{why}, {FOR_CRIU}")) }
         }
         Need::Emulate { user_namespace: true, why, .. } => Decision::hindered(format!("{why}, {FOR_CRIU}")),
+        // Processes that exec leaves outside would split a container that is whole on the host's time.
+        Need::Emulate { why, .. } if !runtime.keeps_known_state() => {
+            Decision::hindered(format!("{why}, and {NO_STATE}"))
+        }
         Need::Emulate { declared, why, .. } => Decision::new(
             Action::Emulate { undeclare: declared },
             format!("{why}, so the shim makes the time namespace"),
@@ -93,7 +99,7 @@ pub fn create(facts: ConfigFacts) -> Decision {
 pub fn restore(facts: ConfigFacts) -> Decision {
     let ConfigFacts { runtime, .. } = facts;
     match needed(facts) {
-        Need::Nothing(decision) => decision,
+        Need::Settled(decision) => decision,
         Need::Declare => {
             Decision::new(Action::Declare, format!("{runtime} then knows of the namespace that CRIU makes"))
         }
@@ -106,10 +112,12 @@ pub fn restore(facts: ConfigFacts) -> Decision {
 
 const FOR_CRIU: &str = "and CRIU could not dump a container with a user namespace from one that the shim makes";
 
+const NO_STATE: &str = "where this runtime keeps its containers is unknown, so that exec could not be made to join";
+
 /// What a container needs to get a time namespace of its own.
 enum Need {
-    /// It has what it needs, or cannot be helped.
-    Nothing(Decision),
+    /// Nothing that create and restore would see to in different ways.
+    Settled(Decision),
     /// An entry in config.json.
     Declare,
     /// A namespace that the runtime does not make.
@@ -125,23 +133,35 @@ enum Need {
 
 fn needed(facts: ConfigFacts) -> Need {
     let ConfigFacts { kernel, runtime, view, writable } = facts;
-    if let Some(obstacle) = kernel.obstacle() {
-        return Need::Nothing(Decision::hindered(obstacle));
-    }
-    let pass = |reason: &'static str| Need::Nothing(Decision::new(Action::Pass, reason));
-    let refuse = |reason: String| Need::Nothing(Decision::new(Action::Refuse, reason));
+    let obstacle = kernel.obstacle();
+    let pass = |reason: &'static str| Need::Settled(Decision::new(Action::Pass, reason));
+    let refuse = |reason: String| Need::Settled(Decision::new(Action::Refuse, reason));
     let (declared, joins_pid_namespace, user_namespace) = match view {
         View::Missing => return pass("there is no config.json to read"),
         View::NoNamespaces => return pass("config.json has no linux.namespaces"),
+        View::Unreadable => {
+            return Need::Settled(Decision::hindered(
+                "config.json is no regular file, and only the runtime may read it",
+            ));
+        }
         View::NotUnderstood(why) => {
-            return Need::Nothing(Decision::hindered(format!("config.json is left alone: {why}")));
+            return Need::Settled(Decision::hindered(format!("config.json is left alone: {why}")));
         }
         View::Understood { declared, joins_pid_namespace, user_namespace } => {
             (declared, joins_pid_namespace, user_namespace)
         }
     };
+    if let Some(obstacle) = obstacle {
+        // The runtime that does not know the entry would refuse it, and the container could start without.
+        let goes = declared == Declared::Plain && !runtime.declares() && writable;
+        let action = if goes { Action::Undeclare } else { Action::Pass };
+        return Need::Settled(Decision { action, ..Decision::hindered(obstacle) });
+    }
     let emulate = |why: String| Need::Emulate { declared: declared == Declared::Plain, user_namespace, why };
     match (declared, runtime.declares()) {
+        (Declared::Plain, true) if runtime.kind == Kind::Crun && joins_pid_namespace && writable => {
+            emulate("crun cannot make a time namespace beside joining a pid namespace".to_owned())
+        }
         (Declared::Plain | Declared::Offsets | Declared::Path, true) => {
             pass("config.json declares the time namespace already")
         }
@@ -191,6 +211,10 @@ pub fn exec(runtime: Abilities, init: impl FnOnce() -> InitFacts) -> Decision {
         return Decision::new(Action::Pass, format!("{runtime} always enters the time namespace of PID 1 itself"));
     }
     match init() {
+        // A restore that ends meanwhile would let the runtime find what the shim did not, and exec on the host's time.
+        InitFacts::Unproven(why) if !runtime.exec_joins(true, false) => {
+            Decision::new(Action::Pin, format!("the runtime decides: {why}"))
+        }
         InitFacts::Unproven(why) => Decision::new(Action::Pass, format!("the runtime decides: {why}")),
         InitFacts::InOwn => Decision::new(Action::Pass, "PID 1 is in the time namespace of the caller"),
         InitFacts::Proven { listed, user_namespace, .. } if runtime.exec_joins(listed, user_namespace) => {
@@ -224,8 +248,14 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
         return Decision::new(Action::Pass, "this kernel has no time namespaces");
     }
     if let TreeFacts::Known { namespace, own, tasks, .. } = &tree {
-        let complaints: Vec<String> = tasks.iter().filter_map(|task| complaint(task, *namespace, *own)).collect();
+        let mut complaints: Vec<String> = tasks.iter().filter_map(|task| complaint(task, *namespace, *own)).collect();
         if !complaints.is_empty() {
+            // Whoever runs in the container decides how many there are.
+            let more = complaints.len().saturating_sub(MOST_NAMED);
+            if more > 0 {
+                complaints.truncate(MOST_NAMED);
+                complaints.push(format!("and {more} more, see tnsctl inspect {id}"));
+            }
             return Decision::new(
                 Action::Refuse,
                 format!(
@@ -257,6 +287,9 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
     };
     Decision::new(Action::StandOutside, checked)
 }
+
+/// How many processes an error names.
+const MOST_NAMED: usize = 10;
 
 fn complaint(task: &Task, namespace: Id, own: Id) -> Option<String> {
     let who = format!("PID {} ({})", task.pid, task.command);
@@ -291,6 +324,9 @@ pub fn features(kernel: Kernel, runtime: Abilities, privileged: bool) -> Decisio
             format!("{runtime} makes time namespaces, though it does not list them"),
         );
     }
+    if !runtime.keeps_known_state() {
+        return Decision::hindered(NO_STATE);
+    }
     if !privileged {
         return Decision::hindered("making time namespaces takes CAP_SYS_ADMIN");
     }
@@ -310,6 +346,9 @@ mod tests {
     const CRUN_1_8_1: Abilities = runtime(Kind::Crun, 1, 8, 1, false);
     const CRUN_1_21: Abilities = runtime(Kind::Crun, 1, 21, 0, false);
 
+    const UNKNOWN: Abilities = Abilities { kind: Kind::Other, version: None, lists_time: false };
+    const UNKNOWN_NEW: Abilities = Abilities { kind: Kind::Other, version: None, lists_time: true };
+
     const fn runtime(kind: Kind, major: u32, minor: u32, patch: u32, lists_time: bool) -> Abilities {
         Abilities { kind, version: Some(Version { major, minor, patch, released: true }), lists_time }
     }
@@ -319,6 +358,7 @@ mod tests {
     const OFFSETS: View = understood(Declared::Offsets, false);
     const PATH: View = understood(Declared::Path, false);
     const JOINED_PID: View = understood(Declared::No, true);
+    const JOINED_PID_PLAIN: View = understood(Declared::Plain, true);
 
     const fn understood(declared: Declared, joins_pid_namespace: bool) -> View {
         View::Understood { declared, joins_pid_namespace, user_namespace: false }
@@ -367,10 +407,16 @@ mod tests {
             (CRUN_1_21, NO, false, EMULATE, Pass),
             (CRUN_1_21, JOINED_PID, true, EMULATE, Pass),
             (CRUN_1_21, PLAIN, true, Pass, Pass),
+            (CRUN_1_21, JOINED_PID_PLAIN, true, EMULATE_INSTEAD, Undeclare),
+            (RUNC_1_3, JOINED_PID_PLAIN, true, Pass, Pass),
+            // What decorates or replaces them: not split into what is created and what is exec'd.
+            (UNKNOWN, NO, true, Pass, Pass),
+            (UNKNOWN_NEW, NO, true, Declare, Declare),
             (CRUN_1_21, OFFSETS, true, Pass, Pass),
             // Nothing is invented, and nothing guessed at.
             (RUNC_1_3, View::Missing, true, Pass, Pass),
             (RUNC_1_3, View::NoNamespaces, true, Pass, Pass),
+            (RUNC_1_3, View::Unreadable, true, Pass, Pass),
             (RUNC_1_1, View::NotUnderstood("twice"), true, Pass, Pass),
             (CRUN_1_21, View::NotUnderstood("twice"), true, Pass, Pass),
         ];
@@ -378,9 +424,13 @@ mod tests {
             let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable };
             assert_eq!(create(facts).action, created, "create {facts:?}");
             assert_eq!(restore(facts).action, restored, "restore {facts:?}");
-            for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero] {
+            for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero, Kernel::AtLimit] {
                 let without = create(ConfigFacts { kernel, ..facts });
-                assert_eq!((without.action, without.hindered), (Pass, true), "{kernel:?} {facts:?}");
+                // As without the shim, but for an entry that the runtime would refuse.
+                let refused = matches!(view, View::Understood { declared: Declared::Plain, .. }) && !runtime.declares();
+                let expected = if refused && writable { Undeclare } else { Pass };
+                assert_eq!(without.action, expected, "{kernel:?} {facts:?}");
+                assert!(without.hindered || without.action == Pass, "{kernel:?} {facts:?}");
             }
         }
     }
@@ -414,7 +464,8 @@ mod tests {
             let proven = || InitFacts::Proven { listed, user_namespace, namespace };
             assert_eq!(exec(runtime, proven).action, action, "{runtime} {listed} {user_namespace}");
             assert_eq!(exec(runtime, || InitFacts::InOwn).action, Pass, "{runtime}: nothing to enter");
-            assert_eq!(exec(runtime, || InitFacts::Unproven("gone".into())).action, Pass);
+            let unproven = if runtime == RUNC_1_1 { Action::Pin } else { Pass };
+            assert_eq!(exec(runtime, || InitFacts::Unproven("gone".into())).action, unproven, "{runtime}");
         }
     }
 
@@ -445,6 +496,13 @@ mod tests {
             // Also where CRIU could not be run outside.
             assert_eq!(decide(Kernel::MaxIsZero, namespace, vec![odd]).action, Action::Refuse);
         }
+
+        let many = (0..1000).map(|pid| task(pid, own, own)).collect();
+        let refused = decide(Kernel::Able, namespace, many).reason;
+        assert!(
+            refused.contains("PID 9 ") && !refused.contains("PID 10 ") && refused.contains("and 990 more"),
+            "{refused}"
+        );
 
         let user = |namespace| TreeFacts::Known { namespace, own, user_namespace: true, tasks: vec![] };
         assert_eq!(checkpoint(Kernel::Able, "web", user(own)).action, Action::Pass, "CRIU must share the host's");

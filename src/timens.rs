@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Absent from nix's list of flags.
@@ -122,6 +123,8 @@ pub enum Kernel {
     NoTimeNamespaces,
     /// The sysctl `user.max_time_namespaces` is 0.
     MaxIsZero,
+    /// As many as `user.max_time_namespaces` allows exist already, in this user namespace or in one above it.
+    AtLimit,
 }
 
 impl Kernel {
@@ -136,12 +139,32 @@ impl Kernel {
         }
     }
 
+    /// Makes one and leaves it, because only that tells: limits hold along the whole chain of user namespaces. Where the
+    /// caller may not, the runtime may, in a user namespace of its own.
+    pub fn try_out() -> Self {
+        let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
+        match unshare(CLONE_NEWTIME) {
+            Ok(()) => {
+                if let Err(error) = enter(&own) {
+                    log::warn!("{error:#}");
+                }
+                Self::Able
+            }
+            Err(Errno::ENOSPC) if Self::look() == Self::Able => Self::AtLimit,
+            Err(Errno::EINVAL) => Self::NoTimeNamespaces,
+            Err(_) => Self::look(),
+        }
+    }
+
     /// Why nothing can be made, if so.
     pub fn obstacle(self) -> Option<&'static str> {
         match self {
             Self::Able => None,
             Self::NoTimeNamespaces => Some("this kernel has no time namespaces (/proc/self/ns/time is missing)"),
             Self::MaxIsZero => Some("user.max_time_namespaces is 0"),
+            Self::AtLimit => {
+                Some("the limit of user.max_time_namespaces is reached, here or in a user namespace above")
+            }
         }
     }
 }

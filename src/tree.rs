@@ -132,5 +132,8 @@ fn command(pid: i32) -> String {
 }
 
 fn shown(letter: char) -> Vec<char> {
-    if letter.is_control() { letter.escape_default().collect() } else { vec![letter] }
+    // Unicode's invisible and direction-changing characters make a terminal show something else than is there.
+    let misleads =
+        matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    if letter.is_control() || misleads { letter.escape_default().collect() } else { vec![letter] }
 }

@@ -89,7 +89,7 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
 /// The decision about a container that says nothing of time namespaces itself.
 fn new_container(kernel: &KernelReport, runtime: Abilities) -> Decision {
     let view = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: false };
-    let decision = decision::create(ConfigFacts { kernel: Kernel::look(), runtime, view, writable: true });
+    let decision = decision::create(ConfigFacts { kernel: Kernel::try_out(), runtime, view, writable: true });
     match (&kernel.can_make, decision.action) {
         (Err(obstacle), Action::Emulate { .. }) => Decision::hindered(obstacle.clone()),
         _ => decision,

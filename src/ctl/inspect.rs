@@ -80,10 +80,7 @@ fn find(name: &str, roots: Vec<PathBuf>) -> Result<(Option<Container>, i32)> {
     for root in &searched {
         for kind in [Kind::Runc, Kind::Crun] {
             let Ok(folder) = container::folder(kind, Some(root.as_os_str()), OsStr::new(name)) else { continue };
-            if !container::state_file(kind, &folder).is_some_and(|file| file.exists()) {
-                continue;
-            }
-            let state = State::read(kind, &folder)?;
+            let Some(state) = State::read(kind, &folder)? else { continue };
             let init = state.prove().with_context(|| format!("find PID 1 of {name}"))?;
             let declared = match kind {
                 Kind::Runc => Some(state.lists_time),

@@ -101,6 +101,11 @@ impl Abilities {
         }
     }
 
+    /// Whether the shim can find a container's PID 1 in the runtime's state.
+    pub fn keeps_known_state(&self) -> bool {
+        matches!(self.kind, Kind::Runc | Kind::Crun)
+    }
+
     /// How it reads its arguments.
     pub fn dialect(&self) -> Dialect {
         if self.kind == Kind::Crun { Dialect::Crun } else { Dialect::Runc }
@@ -170,15 +175,18 @@ fn output(path: &Path, argument: &str) -> Result<String> {
 
 /// `runc version 1.1.15+ds1`, `crun version 1.21`, `youki version 0.5.7`.
 fn parse_version(text: &str) -> (Kind, Option<Version>) {
-    let first_line = text.lines().next().unwrap_or_default();
-    let mut words = first_line.split_ascii_whitespace();
-    let kind = match words.next() {
-        Some("runc") => Kind::Runc,
-        Some("crun") => Kind::Crun,
-        Some("youki") => Kind::Youki,
-        _ => Kind::Other,
-    };
-    (kind, words.find_map(|word| Version::parse(word.trim_start_matches('v'))))
+    // A decorator (nvidia-container-runtime) puts its own lines before those of the runtime that it becomes.
+    let known = text.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let kind = match (words.next()?, words.next()?) {
+            ("runc", "version") => Kind::Runc,
+            ("crun", "version") => Kind::Crun,
+            ("youki", "version") => Kind::Youki,
+            _ => return None,
+        };
+        Some((kind, words.next().and_then(|word| Version::parse(word.trim_start_matches('v')))))
+    });
+    known.unwrap_or((Kind::Other, None))
 }
 
 fn features_list_time(text: &str) -> bool {
@@ -324,6 +332,13 @@ mod tests {
         let unknown = abilities("runc version unknown", false);
         assert_eq!((unknown.kind, unknown.version), (Kind::Runc, None));
         assert!(!unknown.declares() && !unknown.exec_joins(true, false));
+    }
+
+    #[test]
+    fn a_decorator_is_taken_for_what_it_decorates() {
+        let text = "NVIDIA Container Runtime version 1.17\ncommit: 1\n\nrunc version 1.1.15\nspec: 1.0.2";
+        assert_eq!(parse_version(text), parse_version("runc version 1.1.15"));
+        assert_eq!(parse_version("runc\nversion 1.1.15"), (Kind::Other, None));
     }
 
     #[test]

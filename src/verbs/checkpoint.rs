@@ -24,7 +24,7 @@ pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
 }
 
 fn look(call: &Call<'_>) -> Result<TreeFacts> {
-    let (_, init) = call.init()?;
+    let init = call.state()?.context("there is no such container")?.prove()?;
     let tasks = tree::below(init.pid)?;
     let own = timens::Id::own().context("look at the own time namespace")?;
     // Asked last: then all of the above was this container's.

@@ -8,39 +8,45 @@ use anyhow::{Context, Result};
 use super::Call;
 use crate::container::{Init, State};
 use crate::decision::{self, Action, Decision, InitFacts};
-use crate::state_view;
-use crate::timens;
+use crate::{state_view, timens};
+
+/// What was found on the way to the decision, and is needed to act on it.
+#[derive(Default)]
+struct Found {
+    state: Option<State>,
+    init: Option<Init>,
+}
 
 pub(super) fn exec(call: &Call<'_>) -> Result<()> {
-    let mut found = None;
+    let mut found = Found::default();
     let decision = decision::exec(call.abilities, || {
         look(call, &mut found).unwrap_or_else(|error| InitFacts::Unproven(format!("{error:#}")))
     });
-    let action = call.take(decision)?;
-    if let (Action::Enter, Some((state, init))) = (action, found)
-        && let Err(error) = enter(&state, &init)
-    {
+    let done = match (call.take(decision)?, &found) {
+        (Action::Enter, Found { state: Some(state), init: Some(init) }) => enter(state, init),
+        (Action::Pin, Found { state, .. }) => pin(call, state.as_ref()),
+        _ => Ok(()),
+    };
+    if let Err(error) = done {
         call.take(Decision::hindered(format!("{error:#}")))?;
     }
     Ok(())
 }
 
-fn look(call: &Call<'_>, found: &mut Option<(State, Init)>) -> Result<InitFacts> {
+fn look(call: &Call<'_>, found: &mut Found) -> Result<InitFacts> {
     // First, because there is none on a kernel without time namespaces.
     let own = timens::Id::own().context("look at the own time namespace")?;
-    let state = call.state()?;
+    let state = found.state.insert(call.state()?.context("there is no such container")?);
     // There is nothing to do then, and so nothing to prove, which would cost more than everything up to here.
     if timens::Id::of_process(state.pid).is_ok_and(|namespace| namespace == own) {
         return Ok(InitFacts::InOwn);
     }
-    let init = state.prove()?;
-    let facts = InitFacts::Proven {
+    let init = found.init.insert(state.prove()?);
+    Ok(InitFacts::Proven {
         listed: state.lists_time,
         user_namespace: init.is_in_another_user_namespace()?,
         namespace: init.time_namespace_id()?,
-    };
-    *found = Some((state, init));
-    Ok(facts)
+    })
 }
 
 /// Enters, and where the clock then reads the start of PID 1 differently, shows the runtime a state that agrees. On error
@@ -57,4 +63,12 @@ fn enter(state: &State, init: &Init) -> Result<()> {
             log::warn!("{error:#}");
         }
     })
+}
+
+/// Shows the runtime the state that was read, or that there was none.
+fn pin(call: &Call<'_>, state: Option<&State>) -> Result<()> {
+    match state {
+        Some(state) => state_view::show(state, state.start),
+        None => state_view::hide(call.folder()?.parent().context("a container without a root folder")?),
+    }
 }

@@ -9,10 +9,11 @@ mod features;
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 
-use crate::container::{self, Init, State};
+use crate::container::{self, State};
 use crate::decision::{Action, Decision};
 use crate::invocation::{Invocation, Operands, Verb};
 use crate::runtime::abilities::{self, Abilities};
@@ -64,15 +65,14 @@ impl Call<'_> {
         self.operands.id.unwrap_or_default()
     }
 
-    fn state(&self) -> Result<State> {
-        let kind = self.abilities.kind;
-        State::read(kind, &container::folder(kind, self.invocation.globals.root, self.id())?)
+    /// Where the runtime keeps the container.
+    fn folder(&self) -> Result<PathBuf> {
+        container::folder(self.abilities.kind, self.invocation.globals.root, self.id())
     }
 
-    fn init(&self) -> Result<(State, Init)> {
-        let state = self.state()?;
-        let init = state.prove()?;
-        Ok((state, init))
+    /// What the runtime knows of the container; none if there is no such container.
+    fn state(&self) -> Result<Option<State>> {
+        State::read(self.abilities.kind, &self.folder()?)
     }
 
     /// Logs a decision; a refusal becomes the error.

@@ -102,6 +102,13 @@ load helpers
   isnt "$(ns_of "$(pid_of two)")" "$HOST_NS"
   isnt "$(ns_of "$(pid_of two)")" "$(ns_of "$(pid_of one)")"
   is "$(exec_ns shim two)" "$(ns_of "$(pid_of two)")"
+
+  # Also where an engine declares the time namespace, as the shim did for a bundle that another runtime ran before.
+  jq '.linux.namespaces += [{type: "time"}] | .linux.namespaces |= unique_by(.type)' "$WORK/second/config.json" >"$WORK/declared.json"
+  cp "$WORK/declared.json" "$WORK/second/config.json"
+  start shim three "$WORK/second"
+  is "$(readlink "/proc/$(pid_of three)/ns/pid")" "$(readlink "/proc/$(pid_of one)/ns/pid")"
+  isnt "$(ns_of "$(pid_of three)")" "$HOST_NS"
 }
 
 @test "a config.json that parsers read differently is left alone, with the reason in the log" {
@@ -127,6 +134,46 @@ EOF
   contains "$output" "started"
   contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "user.max_time_namespaces is 0"
   is "$(jq '[.linux.namespaces[] | select(.type == "time")] | length' "$BUNDLE/config.json")" 0
+}
+
+@test "a limit that only trying shows: the container starts as without the shim, with the reason in the log" {
+  make_rootless_config
+  cat >"$WORK/inside" <<EOF
+echo 0 >/proc/sys/user/max_time_namespaces
+exec unshare --user --map-root-user --mount --propagation private sh -c "
+  cat /proc/sys/user/max_time_namespaces
+  $SHIM --root $STATE --log $WORK/log --log-format json run --bundle $BUNDLE c </dev/null | cat"
+EOF
+  run unshare --user --map-root-user --mount --propagation private bash "$WORK/inside"
+  isnt "${lines[0]}" 0
+  contains "$output" "started"
+  contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "limit of user.max_time_namespaces"
+}
+
+@test "a config.json that is a pipe is left to the runtime" {
+  cp "$BUNDLE/config.json" "$WORK/config.json"
+  rm "$BUNDLE/config.json"
+  mkfifo "$BUNDLE/config.json"
+  timeout 20 cat "$WORK/config.json" >"$BUNDLE/config.json" &
+  PIDS+=("$!")
+  with=0
+  timeout 20 "$SHIM" --root "$STATE" --log "$WORK/log" --log-format json run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1 || with=$?
+  if [[ $TNS_RUNTIME == runc ]]; then is "$with" 0; else isnt "$with" 124; fi
+  contains "$(head -n 1 "$WORK/log" | jq -r 'select(.level == "warning").msg')" "only the runtime may read it"
+}
+
+@test "a program that decorates the runtime is taken for it" {
+  mkdir "$WORK/decorator"
+  cat >"$WORK/decorator/runc" <<EOF
+#!/bin/sh
+[ "\$1" != --version ] || echo "Decorator version 3.0.0"
+exec $(command -v "$TNS_RUNTIME") "\$@"
+EOF
+  chmod 755 "$WORK/decorator/runc"
+  cp "$TNS_BIN/tns-shim" "$WORK/tns-shim-runc"
+  SHIM=$WORK/tns-shim-runc PATH=$WORK/decorator:$PATH start shim c
+  isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  is "$(PATH=$WORK/decorator:$PATH "$WORK/tns-shim-runc" --root "$STATE" exec c readlink /proc/self/ns/time)" "$(ns_of "$(pid_of c)")"
 }
 
 @test "no CAP_SYS_ADMIN: what the runtime says is what it says without the shim, with the reason in the log" {
