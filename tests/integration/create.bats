@@ -151,14 +151,22 @@ EOF
 }
 
 @test "a config.json that is a pipe is left to the runtime" {
-  cp "$BUNDLE/config.json" "$WORK/config.json"
-  rm "$BUNDLE/config.json"
-  mkfifo "$BUNDLE/config.json"
-  timeout 20 cat "$WORK/config.json" >"$BUNDLE/config.json" &
-  PIDS+=("$!")
+  log=(--log "$WORK/log" --log-format json)
   with=0
-  timeout 20 "$SHIM" --root "$STATE" --log "$WORK/log" --log-format json run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1 || with=$?
-  if [[ $TNS_RUNTIME == runc ]]; then is "$with" 0; else isnt "$with" 124; fi
+  if [[ $TNS_RUNTIME == crun ]]; then
+    # crun maps a file of that name into memory, but reads what --config names.
+    timeout 20 "$SHIM" --root "$STATE" "${log[@]}" run --config <(cat "$BUNDLE/config.json") --pid-file "$WORK/pid" --detach --bundle "$BUNDLE" c \
+      </dev/null >/dev/null 2>&1 || with=$?
+  else
+    mkdir "$WORK/piped"
+    mkfifo "$WORK/piped/config.json"
+    cat "$BUNDLE/config.json" >"$WORK/piped/config.json" 3>&- &
+    PIDS+=("$!")
+    timeout 20 "$SHIM" --root "$STATE" "${log[@]}" run --pid-file "$WORK/pid" --detach --bundle "$WORK/piped" c </dev/null >/dev/null 2>&1 || with=$?
+  fi
+  is "$with" 0
+  PIDS+=("$(cat "$WORK/pid")")
+  is "$(tr '\0' ' ' <"/proc/$(cat "$WORK/pid")/cmdline" | cut -c1-5)" "sh -c"
   contains "$(head -n 1 "$WORK/log" | jq -r 'select(.level == "warning").msg')" "only the runtime may read it"
 }
 

@@ -114,18 +114,18 @@ $init"
   restored shim c
   init=$(ns_of "$(pid_of c)")
   isnt "$init" "$HOST_NS"
-  (while [[ ! -e $WORK/end ]]; do bare update --pids-limit 1000 c >/dev/null 2>&1; done) &
+  (while [[ ! -e $WORK/end ]]; do bare update --pids-limit 1000 c; done) >/dev/null 2>&1 3>&- &
   updating=$!
   PIDS+=("$updating")
   for _ in $(seq 20); do is "$(exec_ns shim c)" "$init"; done
   touch "$WORK/end"
-  wait "$updating"
+  wait "$updating" || true
 }
 
 @test "exec while the container is checkpointed and restored: in its time namespace, or not at all" {
   needs_criu
   start shim c
-  (while [[ ! -e $WORK/end ]]; do background shim c >/dev/null 2>&1 || true; done) &
+  (while [[ ! -e $WORK/end ]]; do background shim c || true; done) >/dev/null 2>&1 3>&- &
   executing=$!
   PIDS+=("$executing")
   for cycle in 1 2 3; do
@@ -137,7 +137,7 @@ $init"
     sleep 0.3
   done
   touch "$WORK/end"
-  wait "$executing"
+  wait "$executing" || true
   one_namespace c
 }
 
