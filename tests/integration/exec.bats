@@ -97,7 +97,7 @@ $init"
   mount -t tmpfs tmpfs "$WORK/disk"
   mount --make-shared "$WORK/disk"
   # Not the function, because that would be a shell of its own.
-  "$SHIM" --root "$STATE" exec c sh -c 'while [ ! -e /work/end ]; do sleep 0.1; done' &
+  "$SHIM" --root "$STATE" exec c sh -c 'while [ ! -e /mnt/end ]; do sleep 0.1; done' &
   running=$!
   PIDS+=("$running")
   for _ in $(seq 50); do grep -q " $STATE/c " "/proc/$running/mountinfo" && break; sleep 0.1; done
@@ -105,7 +105,7 @@ $init"
   grep "$WORK/disk" "/proc/$running/mountinfo"
   umount "$WORK/disk"
   ! grep "$WORK/disk" "/proc/$running/mountinfo" || fail "still mounted there"
-  touch "$ROOTFS/work/end"
+  touch "$ROOTFS/mnt/end"
   wait "$running"
 }
 

@@ -16,7 +16,7 @@ setup() {
   SHIM=$WORK/tns-shim-$TNS_RUNTIME
   cp "$TNS_BIN/tns-shim" "$SHIM"
   HOST_NS=$(readlink /proc/self/ns/time)
-  mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,work}
+  mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,mnt}
   cp /bin/busybox "$ROOTFS/bin/busybox"
   local name
   for name in sh sleep readlink cat kill ls tail tty id; do ln -s busybox "$ROOTFS/bin/$name"; done
