@@ -77,7 +77,8 @@ fn timens(monotonic: (u64, u64), boottime: (u64, u64)) -> Vec<u8> {
 
 /// PID 1 in the time namespace 13, its child 7 and 7's child 300 in CRIU's own, which is 5; 9 is a zombie.
 fn mixed() -> (TempDir, Folder) {
-    let temporary = TempDir::new().unwrap();
+    // In memory: every repair waits for the disk, and there are thousands here.
+    let temporary = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
     let folder = Folder(temporary.path().to_owned());
     let put = |name: &str, bytes: Vec<u8>| fs::write(folder.path(name), bytes).unwrap();
     put("inventory.img", inventory(2));
