@@ -2,14 +2,15 @@
 //! config.json: what it says about the time namespace, and how to change only that.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::invocation::Operands;
 use crate::json::{self, Found, Splice};
+use crate::replacement::Replacement;
 
 /// The element that declares a time namespace of the container's own, as the OCI runtime specification has it.
 const TIME_NAMESPACE: &str = r#"{"type":"time"}"#;
@@ -108,26 +109,10 @@ impl Config {
     /// The path is a symbolic link, or its folder cannot be written; then nothing has changed.
     pub fn replace(&self, splice: &Splice) -> Result<()> {
         ensure!(!self.is_link, "{} is a symbolic link", self.path.display());
-        write_like(&self.path, &self.metadata, &splice.pieces(&self.text))
+        Replacement::write(&self.path, &self.metadata, &splice.pieces(&self.text))
+            .and_then(Replacement::take_place)
             .with_context(|| format!("replace {}", self.path.display()))
     }
-}
-
-/// Puts the pieces in the place of `path`, with the mode and owner that `metadata` tells.
-fn write_like(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> Result<()> {
-    // The parent of a bare name is the empty path, which names no folder.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".config.json.tns-shim-").tempfile_in(folder)?;
-    pieces.iter().try_for_each(|piece| file.write_all(piece))?;
-    let made = file.as_file().metadata()?;
-    if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
-        fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
-    }
-    // After the owner, because chown takes set-id bits away.
-    file.as_file().set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// The view of a config.json's text; the splice declares a time namespace where none is declared, and takes a plain one out.

@@ -31,6 +31,8 @@ pub enum Action {
     Pin,
     /// Run the runtime, and so CRIU, in a new namespace that no task of the container is in.
     StandOutside,
+    /// Put every process of the checkpoint image into the namespace of the first one.
+    RepairImage,
     /// Add `time` to what `features` lists.
     ListTime,
     /// Stop with the reason as the error.
@@ -310,6 +312,40 @@ fn complaint(task: &Task, namespace: Id, own: Id) -> Option<String> {
     }
 }
 
+/// What is known of a checkpoint image at restore.
+#[derive(Clone, Debug)]
+pub enum ImageFacts {
+    /// There is no inventory.img where the runtime will look: it will say so better.
+    Missing,
+    /// It is damaged, or of a kind that the shim does not know; the text says which file.
+    NotUnderstood(String),
+    /// So many processes, of which these are in another time namespace than the first one.
+    Understood {
+        /// All of them.
+        tasks: usize,
+        /// The PIDs of the strays, in the container's pid namespace.
+        strays: Vec<u32>,
+    },
+}
+
+/// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge.
+pub fn image(facts: ImageFacts) -> Decision {
+    match facts {
+        ImageFacts::Missing => Decision::new(Action::Pass, "there is no checkpoint image to look at"),
+        ImageFacts::NotUnderstood(why) => Decision::hindered(format!("the checkpoint image is left alone: {why}")),
+        ImageFacts::Understood { tasks, strays } if strays.is_empty() => {
+            Decision::new(Action::Pass, format!("{tasks} processes in the checkpoint image agree"))
+        }
+        ImageFacts::Understood { tasks, strays } => Decision::new(
+            Action::RepairImage,
+            format!(
+                "{} of {tasks} processes in the checkpoint image are in another time namespace than the first",
+                strays.len()
+            ),
+        ),
+    }
+}
+
 /// features: what engines read about the runtime.
 pub fn features(kernel: Kernel, runtime: Abilities, privileged: bool) -> Decision {
     if runtime.lists_time {
@@ -370,6 +406,20 @@ mod tests {
 
     const EMULATE: Action = Action::Emulate { undeclare: false };
     const EMULATE_INSTEAD: Action = Action::Emulate { undeclare: true };
+
+    #[test]
+    fn only_a_mixed_image_is_repaired() {
+        let understood = |strays: &[u32]| ImageFacts::Understood { tasks: 3, strays: strays.to_vec() };
+        for (facts, action, hindered) in [
+            (ImageFacts::Missing, Action::Pass, false),
+            (ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned()), Action::Pass, true),
+            (understood(&[]), Action::Pass, false),
+            (understood(&[7]), Action::RepairImage, false),
+        ] {
+            let decision = image(facts.clone());
+            assert_eq!((decision.action, decision.hindered), (action, hindered), "{facts:?}");
+        }
+    }
 
     #[test]
     fn create_and_restore_for_each_class_of_runtime() {

@@ -16,18 +16,22 @@
 //! | [`bundle`], [`json`] | config.json: what it declares, and how to change only those bytes |
 //! | [`container`], [`tree`] | a container's PID 1, proven, and the processes below it |
 //! | [`timens`], [`state_view`] | making and entering time namespaces, and what the runtime must be shown inside |
+//! | [`criu`] | checkpoint images: whether they can be restored, and how to repair them |
+//! | [`replacement`] | files that change whole or not at all |
 //! | [`oci_log`] | the `--log` file that engines read |
 //! | [`sys`] | every `unsafe` |
 //! | [`ctl`] | tnsctl, for people |
 
 pub mod bundle;
 pub mod container;
+pub mod criu;
 #[cfg(feature = "ctl")]
 pub mod ctl;
 pub mod decision;
 pub mod invocation;
 pub mod json;
 pub mod oci_log;
+pub mod replacement;
 pub mod runtime;
 pub mod settings;
 pub mod state_view;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! tnsctl: looks at what the shim can do here, and at the time namespaces of containers. It changes nothing.
+//! tnsctl: looks at what the shim can do here, and at the time namespaces of containers and checkpoints. Only `repair`
+//! changes anything.
 
 mod doctor;
+mod images;
 mod inspect;
+mod repair;
 mod table;
 
 use std::io::{self, Write};
@@ -45,6 +48,32 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         root: Vec<PathBuf>,
     },
+    /// The processes of a checkpoint, its clocks, and whether it can be restored.
+    ///
+    /// Exit status: 0 if all processes agree about time, 1 if some do not, 2 on errors, which an image that is not
+    /// understood is.
+    Images {
+        /// The folder that was given as --image-path
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Makes a checkpoint restorable whose processes disagree about time: all get the clocks of the first one.
+    ///
+    /// Says by how much the clocks of each will jump. The originals stay beside, as *.tns-orig. What is not understood is
+    /// left as it is, all of it.
+    ///
+    /// Exit status: 0 if it is done or there was nothing to do, 1 if --dry-run has found something to repair, 2 on errors.
+    Repair {
+        /// The folder that was given as --image-path
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Put the originals back
+        #[arg(long)]
+        undo: bool,
+        /// Say what would be done, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// Whether what was looked at is as it should be.
@@ -60,6 +89,8 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Doctor { runtime } => doctor::run(runtime.as_deref(), arguments.json),
         Command::Inspect { container, root } => inspect::run(&container, root, arguments.json),
+        Command::Images { folder } => images::run(&folder, arguments.json),
+        Command::Repair { folder, undo, dry_run } => repair::run(&folder, undo, dry_run, arguments.json),
     };
     match result {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

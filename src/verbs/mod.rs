@@ -5,6 +5,7 @@ mod checkpoint;
 mod create;
 mod exec;
 mod features;
+mod restore;
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -46,7 +47,7 @@ pub fn dispatch(invocation: &Invocation<'_>) -> Result<u8> {
     let call = Call { invocation, operands, binary, abilities };
     match invocation.verb {
         Verb::Create | Verb::Run => create::create(&call)?,
-        Verb::Restore => create::restore(&call)?,
+        Verb::Restore => restore::restore(&call)?,
         Verb::Exec => exec::exec(&call)?,
         Verb::Checkpoint => checkpoint::checkpoint(&call)?,
         Verb::Features => return features::features(&call),

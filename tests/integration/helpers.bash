@@ -99,8 +99,8 @@ namespaces_below() {
 
 # A process put in from outside, as a debugger or an agent would be, on the host's time. In all else (control groups,
 # network, session) it belongs to the container, or CRIU would stumble over it for those reasons.
-stray() {
-  local pid
+stray() { # stray ID [COMMAND]; a busybox sleep, for instance, ends at restore
+  local pid command=${2:-sleep 1000}
   pid=$(pid_of "$1")
   (
     while IFS=: read -r _ controllers path; do
@@ -112,7 +112,7 @@ stray() {
       if ((fd > 2)); then exec {fd}>&- || true; fi
     done
     exec nsenter --target "$pid" --mount --uts --ipc --net --pid -- \
-      /bin/sh -c 'exec busybox setsid sleep 1000 </dev/null >/dev/null 2>&1 &'
+      /bin/sh -c "exec busybox setsid $command </dev/null >/dev/null 2>&1 &"
   )
 }
 

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The clocks of a checkpoint, and what they mean on the machine that looks at it.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::timens::Offsets;
+
+/// A time or a span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Nanoseconds(pub i64);
+
+impl Nanoseconds {
+    fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Nanoseconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 {
+            "-"
+        } else if formatter.sign_plus() {
+            "+"
+        } else {
+            ""
+        };
+        let size = self.0.unsigned_abs();
+        write!(formatter, "{sign}{}.{:09} s", size / 1_000_000_000, size % 1_000_000_000)
+    }
+}
+
+/// What the two clocks that a time namespace shifts read, or the differences of what they read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Clocks {
+    /// `CLOCK_MONOTONIC`.
+    pub monotonic_ns: Nanoseconds,
+    /// `CLOCK_BOOTTIME`.
+    pub boottime_ns: Nanoseconds,
+}
+
+impl Clocks {
+    fn minus(self, other: Self) -> Self {
+        Self {
+            monotonic_ns: self.monotonic_ns.minus(other.monotonic_ns),
+            boottime_ns: self.boottime_ns.minus(other.boottime_ns),
+        }
+    }
+}
+
+impl fmt::Display for Clocks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { monotonic_ns: monotonic, boottime_ns: boottime } = self;
+        if formatter.sign_plus() {
+            write!(formatter, "monotonic {monotonic:+}, boottime {boottime:+}")
+        } else {
+            write!(formatter, "monotonic {monotonic}, boottime {boottime}")
+        }
+    }
+}
+
+/// The time here and now, as a CRIU that was started by this process would read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Here {
+    clocks: Clocks,
+    /// Of the own time namespace; none on a kernel without.
+    offsets: Option<Clocks>,
+    /// The wall clock, since 1970.
+    wall: Nanoseconds,
+}
+
+impl Here {
+    /// Reads the clocks.
+    ///
+    /// # Errors
+    /// A clock cannot be read.
+    pub fn look() -> Result<Self> {
+        let read = |clock: ClockId| -> Result<Nanoseconds> {
+            let time = clock_gettime(clock).context("read a clock")?;
+            Ok(Nanoseconds(time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec())))
+        };
+        let clocks =
+            Clocks { monotonic_ns: read(ClockId::CLOCK_MONOTONIC)?, boottime_ns: read(ClockId::CLOCK_BOOTTIME)? };
+        let offsets = Offsets::of_process("self").ok().map(|offsets| Clocks {
+            monotonic_ns: Nanoseconds(offsets.monotonic_ns),
+            boottime_ns: Nanoseconds(offsets.boottime_ns),
+        });
+        Ok(Self { clocks, offsets, wall: read(ClockId::CLOCK_REALTIME)? })
+    }
+
+    /// The offsets that a restore here would write, so that the clocks go on from `dumped`. They count from the initial time
+    /// namespace, whatever the own one is (criu/timens.c). None on a kernel without time namespaces.
+    pub fn offsets_to(self, dumped: Clocks) -> Option<Clocks> {
+        Some(dumped.minus(self.clocks.minus(self.offsets?)))
+    }
+
+    /// Whether a clock would go back for a container that is restored into the own time namespace.
+    pub fn goes_back_from(self, dumped: Clocks) -> bool {
+        self.clocks.monotonic_ns < dumped.monotonic_ns || self.clocks.boottime_ns < dumped.boottime_ns
+    }
+
+    /// What the clocks here showed at another time of the wall clock. None if that was before this machine was started, or
+    /// is yet to come: it was another machine then, or before a reboot. It is an estimate: the monotonic clock stands
+    /// still while a machine is suspended, and somebody may have set the wall clock.
+    pub fn at(self, wall: Nanoseconds) -> Option<Clocks> {
+        let ago = self.wall.minus(wall);
+        let then = self.clocks.minus(Clocks { monotonic_ns: ago, boottime_ns: ago });
+        let zero = Nanoseconds(0);
+        (ago >= zero && then.monotonic_ns >= zero && then.boottime_ns >= zero).then_some(then)
+    }
+
+    /// By how much the clocks of a process jump that was in the time namespace of here at the checkpoint, and is restored
+    /// with the clocks of the first process instead; `written` is when the file with these was written. An estimate, or
+    /// none, as for [`Here::at`].
+    pub fn jump_to(self, dumped: Clocks, written: Nanoseconds) -> Option<Clocks> {
+        Some(dumped.minus(self.at(written)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn clocks(monotonic: i64, boottime: i64) -> Clocks {
+        Clocks { monotonic_ns: Nanoseconds(monotonic * SECOND), boottime_ns: Nanoseconds(boottime * SECOND) }
+    }
+
+    fn here(offsets: Clocks) -> Here {
+        Here { clocks: clocks(100, 150), offsets: Some(offsets), wall: Nanoseconds(5000 * SECOND) }
+    }
+
+    #[test]
+    fn offsets_count_from_the_initial_namespace() {
+        assert_eq!(here(clocks(0, 0)).offsets_to(clocks(90, 200)), Some(clocks(-10, 50)));
+        // Here is itself shifted by 30 and 40: the initial clocks read 70 and 110.
+        assert_eq!(here(clocks(30, 40)).offsets_to(clocks(90, 200)), Some(clocks(20, 90)));
+    }
+
+    #[test]
+    fn clocks_go_back_if_one_of_them_does() {
+        let here = here(clocks(0, 0));
+        assert!(!here.goes_back_from(clocks(100, 150)));
+        assert!(here.goes_back_from(clocks(101, 0)));
+        assert!(here.goes_back_from(clocks(0, 151)));
+    }
+
+    #[test]
+    fn a_jump_is_known_only_for_a_checkpoint_of_this_boot() {
+        let here = here(clocks(0, 0));
+        let at = |seconds| Nanoseconds(seconds * SECOND);
+        // 20 seconds ago the clocks here showed 80 and 130.
+        assert_eq!(here.jump_to(clocks(75, 200), at(4980)), Some(clocks(-5, 70)));
+        assert_eq!(here.jump_to(clocks(75, 200), at(4000)), None);
+        assert_eq!(here.jump_to(clocks(75, 200), at(5001)), None);
+        assert_eq!(format!("{:+}", clocks(-5, 70)), "monotonic -5.000000000 s, boottime +70.000000000 s");
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `tnsctl images`: what a checkpoint says about time, and whether it can be restored.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::{Verdict, print, table};
+use crate::criu::clocks::{Clocks, Here};
+use crate::criu::images::{Folder, Images, Task};
+use crate::criu::repair;
+
+#[derive(Serialize)]
+struct Report {
+    folder: PathBuf,
+    /// `whole` or `mixed`.
+    verdict: &'static str,
+    processes: Vec<Process>,
+    /// Of the first process, at the checkpoint; none if CRIU has dumped none.
+    clocks: Option<Clocks>,
+    /// The offsets against the initial time namespace that a restore here and now would set.
+    offsets_here: Option<Clocks>,
+    /// A clock of the container would go back if it were restored into the time namespace of here instead.
+    goes_back_on_host_time: Option<bool>,
+    /// The processes whose files were repaired; the originals are beside.
+    repaired: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: u32,
+    command: String,
+    /// As this image numbers them; none for a zombie, and from a kernel without.
+    time_ns_id: Option<u32>,
+    agrees: bool,
+    note: &'static str,
+}
+
+pub(super) fn run(path: &Path, json: bool) -> Result<Verdict> {
+    let folder = Folder(path.to_owned());
+    let report = look(&folder).with_context(|| format!("look at the checkpoint image {}", path.display()))?;
+    print(&report, json, text)?;
+    Ok(if report.verdict == "whole" { Verdict::Good } else { Verdict::Bad })
+}
+
+fn look(folder: &Folder) -> Result<Report> {
+    let images = Images::read(folder)?;
+    let clocks = images.clocks(folder)?.map(|(clocks, _)| clocks);
+    let processes = images.tasks().iter().map(|task| process(folder, &images, task)).collect::<Result<_>>()?;
+    let here = Here::look()?;
+    Ok(Report {
+        folder: folder.0.clone(),
+        verdict: if images.strays().next().is_none() { "whole" } else { "mixed" },
+        processes,
+        clocks,
+        offsets_here: clocks.and_then(|clocks| here.offsets_to(clocks)),
+        goes_back_on_host_time: clocks.map(|clocks| here.goes_back_from(clocks)),
+        repaired: repair::originals(folder)?,
+    })
+}
+
+fn process(folder: &Folder, images: &Images, task: &Task) -> Result<Process> {
+    let time = task.time();
+    let note = match time {
+        _ if task.ids.is_none() => "a zombie",
+        time if time == images.first().time() => "",
+        time if time == images.criu => "on the time of the host that it was on",
+        _ => "in a time namespace of its own",
+    };
+    let agrees = task.ids.is_none() || note.is_empty();
+    Ok(Process { pid: task.pid, command: images.command(folder, task.pid)?, time_ns_id: time, agrees, note })
+}
+
+fn text(report: &Report) -> String {
+    let row = |what: &str, value: String| [what.to_owned(), value];
+    let mut rows = vec![row("image", report.folder.display().to_string())];
+    if let Some(clocks) = report.clocks {
+        rows.push(row("clocks", clocks.to_string()));
+    } else {
+        rows.push(row("clocks", "none dumped: restored without a time namespace".to_owned()));
+    }
+    if let Some(offsets) = report.offsets_here {
+        rows.push(row("offsets if restored here", format!("{offsets:+}")));
+    }
+    if let Some(goes_back) = report.goes_back_on_host_time {
+        let answer = if goes_back { "a clock would go back" } else { "no clock would go back" };
+        rows.push(row("on this host's time", answer.to_owned()));
+    }
+    if !report.repaired.is_empty() {
+        let pids: Vec<String> = report.repaired.iter().map(u32::to_string).collect();
+        rows.push(row("repaired", format!("PID {}; the originals are beside", pids.join(", "))));
+    }
+    let summary = table::aligned(&rows);
+
+    let mut rows = vec![["PID", "TIME NS", "AGREES", "COMMAND"].map(str::to_owned)];
+    for process in &report.processes {
+        let agrees = match (process.agrees, process.note) {
+            (true, "") => "yes".to_owned(),
+            (true, note) => note.to_owned(),
+            (false, note) => format!("NO, {note}"),
+        };
+        let time = process.time_ns_id.map_or("-".to_owned(), |id| id.to_string());
+        rows.push([process.pid.to_string(), time, agrees, process.command.clone()]);
+    }
+    let verdict = if report.verdict == "whole" {
+        "All processes agree about time."
+    } else {
+        "Some processes disagree about time: CRIU cannot restore this image. `tnsctl repair` makes it restorable."
+    };
+    format!("{summary}\n{}\n{verdict}\n", table::aligned(&rows))
+}

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Checkpoint images made by hand, whole, mixed and damaged: what is read, what is refused, and that nothing is written
+//! that should not be.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use tempfile::TempDir;
+use tns_shim::criu::clocks::Here;
+use tns_shim::criu::images::{Folder, Images};
+use tns_shim::criu::repair;
+
+const COMMON: u32 = 0x5456_4319;
+
+fn number(field: u8, value: u64) -> Vec<u8> {
+    let mut bytes = vec![field << 3];
+    padded(&mut bytes, value, 0);
+    bytes
+}
+
+/// `value` as a varint of at least `least` bytes.
+fn padded(bytes: &mut Vec<u8>, mut value: u64, least: usize) {
+    let start = bytes.len();
+    while value >= 0x80 || bytes.len() - start + 1 < least {
+        bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).unwrap());
+}
+
+fn nested(field: u8, message: &[u8]) -> Vec<u8> {
+    [&[field << 3 | 2, u8::try_from(message.len()).unwrap()], message].concat()
+}
+
+fn record(message: &[u8]) -> Vec<u8> {
+    [&u32::try_from(message.len()).unwrap().to_le_bytes()[..], message].concat()
+}
+
+fn file(magics: &[u32], records: &[Vec<u8>]) -> Vec<u8> {
+    [magics.iter().flat_map(|magic| magic.to_le_bytes()).collect(), records.concat()].concat()
+}
+
+fn ids_message(time: Option<u64>) -> Vec<u8> {
+    let first: Vec<u8> = (1..=11).flat_map(|field| number(field, 40 + u64::from(field))).collect();
+    [first, time.map_or(Vec::new(), |time| number(12, time))].concat()
+}
+
+fn ids(time: u64) -> Vec<u8> {
+    // And a field that nobody knows yet.
+    file(&[COMMON, 0x5443_2030], &[record(&[ids_message(Some(time)), number(15, 999)].concat())])
+}
+
+fn pstree(tasks: &[(u64, u64)]) -> Vec<u8> {
+    let entry = |(pid, parent): &(u64, u64)| {
+        record(&[number(1, *pid), number(2, *parent), number(3, 1), number(4, 1), number(5, *pid)].concat())
+    };
+    file(&[COMMON, 0x5027_3030], &tasks.iter().map(entry).collect::<Vec<_>>())
+}
+
+fn inventory(version: u64) -> Vec<u8> {
+    let message = [number(1, version), number(2, 1), nested(3, &ids_message(Some(5))), number(15, 7)].concat();
+    file(&[0x5831_3116], &[record(&message)])
+}
+
+fn core(name: &[u8], state: u64) -> Vec<u8> {
+    let task = [number(1, state), number(2, 0), nested(6, name)].concat();
+    file(&[COMMON, 0x5505_3847], &[record(&[number(1, 1), nested(3, &task)].concat())])
+}
+
+fn timens(monotonic: (u64, u64), boottime: (u64, u64)) -> Vec<u8> {
+    let time = |(seconds, nanoseconds)| [number(1, seconds), number(2, nanoseconds)].concat();
+    file(&[COMMON, 0x4311_4433], &[record(&[nested(1, &time(monotonic)), nested(2, &time(boottime))].concat())])
+}
+
+/// PID 1 in the time namespace 13, its child 7 and 7's child 300 in CRIU's own, which is 5; 9 is a zombie.
+fn mixed() -> (TempDir, Folder) {
+    // In memory: every repair waits for the disk, and there are thousands here.
+    let temporary = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+    let folder = Folder(temporary.path().to_owned());
+    let put = |name: &str, bytes: Vec<u8>| fs::write(folder.path(name), bytes).unwrap();
+    put("inventory.img", inventory(2));
+    put("pstree.img", pstree(&[(1, 0), (7, 1), (300, 7), (9, 1)]));
+    put("ids-1.img", ids(13));
+    put("ids-7.img", ids(5));
+    put("ids-300.img", ids(5));
+    put("timens-13.img", timens((100, 5), (200, 999_999_999)));
+    for (pid, name) in [(1, &b"init"[..]), (7, b"a\x1bb"), (300, b"sh"), (9, b"dead")] {
+        put(&format!("core-{pid}.img"), core(name, if pid == 9 { 2 } else { 1 }));
+    }
+    // Of an earlier checkpoint.
+    put("ids-55.img", b"left over".to_vec());
+    (temporary, folder)
+}
+
+fn here() -> Here {
+    Here::look().unwrap()
+}
+
+/// Every file: name, content, inode, change of content.
+fn snapshot(folder: &Folder) -> Vec<(String, Vec<u8>, u64, i64)> {
+    let mut files: Vec<_> = fs::read_dir(folder.as_ref() as &Path)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let metadata = fs::metadata(&path).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(&path).unwrap(), metadata.ino(), metadata.mtime_nsec())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Repairs as tnsctl does, and tells the PIDs that were moved.
+fn mend(folder: &Folder) -> anyhow::Result<Vec<u32>> {
+    let images = Images::read(folder)?;
+    let moves = repair::plan(&images, folder, here())?;
+    repair::apply(folder, &moves)?;
+    Ok(moves.iter().map(|one| one.pid).collect())
+}
+
+#[test]
+fn a_mixed_image_is_read() {
+    let (_temporary, folder) = mixed();
+    let images = Images::read(&folder).unwrap();
+    assert_eq!((images.first().pid, images.first().time(), images.criu), (1, Some(13), Some(5)));
+    assert_eq!(images.tasks().iter().map(|task| task.pid).collect::<Vec<_>>(), [1, 7, 300, 9]);
+    assert_eq!(images.strays().map(|task| task.pid).collect::<Vec<_>>(), [7, 300]);
+    assert_eq!(images.command(&folder, 7).unwrap(), "a\\u{1b}b");
+    let (clocks, _) = images.clocks(&folder).unwrap().unwrap();
+    assert_eq!((clocks.monotonic_ns.0, clocks.boottime_ns.0), (100_000_000_005, 200_999_999_999));
+}
+
+#[test]
+fn repair_changes_one_number_of_a_stray_and_undo_brings_the_same_files_back() {
+    let (_temporary, folder) = mixed();
+    fs::set_permissions(folder.path("ids-7.img"), fs::Permissions::from_mode(0o640)).unwrap();
+    let before = snapshot(&folder);
+    let images = Images::read(&folder).unwrap();
+    assert_eq!(repair::plan(&images, &folder, here()).unwrap().len(), 2);
+    assert_eq!(snapshot(&folder), before, "a plan changes nothing");
+
+    assert_eq!(mend(&folder).unwrap(), [7, 300]);
+    assert_eq!(fs::read(folder.path("ids-7.img")).unwrap(), ids(13));
+    assert_eq!(fs::metadata(folder.path("ids-7.img")).unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read(folder.path("ids-7.img.tns-orig")).unwrap(), ids(5));
+    assert_eq!(repair::originals(&folder).unwrap(), [7, 300]);
+    let repaired = snapshot(&folder);
+    assert_eq!(repaired.len(), before.len() + 2, "no temporary file is left");
+    assert_eq!(mend(&folder).unwrap(), [0; 0]);
+    assert_eq!(snapshot(&folder), repaired, "a second repair changes nothing");
+
+    let images = Images::read(&folder).unwrap();
+    assert_eq!(repair::undo(&folder, &images, true).unwrap(), [7, 300]);
+    assert_eq!(snapshot(&folder), repaired, "a dry run changes nothing");
+    assert_eq!(repair::undo(&folder, &images, false).unwrap(), [7, 300]);
+    assert_eq!(snapshot(&folder), before, "the very same files");
+    assert_eq!(repair::undo(&folder, &images, false).unwrap(), [0; 0]);
+}
+
+#[test]
+fn a_number_of_another_length_changes_the_length_of_its_message_only() {
+    for (from, to) in [(5, 300), (300, 5), (5, u64::from(u32::MAX)), (u64::from(u32::MAX), 0)] {
+        let (_temporary, folder) = mixed();
+        fs::write(folder.path("ids-1.img"), ids(to)).unwrap();
+        fs::rename(folder.path("timens-13.img"), folder.path(&format!("timens-{to}.img"))).unwrap();
+        for pid in [7, 300] {
+            fs::write(folder.path(&format!("ids-{pid}.img")), ids(from)).unwrap();
+        }
+        assert_eq!(mend(&folder).unwrap(), [7, 300]);
+        assert_eq!(fs::read(folder.path("ids-7.img")).unwrap(), ids(to), "{from} to {to}");
+    }
+}
+
+#[test]
+fn a_padded_number_is_understood_and_stays_where_it_agrees() {
+    let (_temporary, folder) = mixed();
+    let mut message = [ids_message(None), vec![12 << 3]].concat();
+    padded(&mut message, 13, 5);
+    let padded = file(&[COMMON, 0x5443_2030], &[record(&message)]);
+    fs::write(folder.path("ids-7.img"), &padded).unwrap();
+    assert_eq!(mend(&folder).unwrap(), [300]);
+    assert_eq!(fs::read(folder.path("ids-7.img")).unwrap(), padded);
+}
+
+#[test]
+fn images_of_the_first_version_have_one_magic_number() {
+    let (_temporary, folder) = mixed();
+    fs::write(folder.path("inventory.img"), inventory(1)).unwrap();
+    for entry in fs::read_dir(folder.as_ref() as &Path).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        if bytes.starts_with(&COMMON.to_le_bytes()) {
+            fs::write(&path, &bytes[4..]).unwrap();
+        }
+    }
+    assert_eq!(mend(&folder).unwrap(), [7, 300]);
+    assert_eq!(fs::read(folder.path("ids-300.img")).unwrap(), ids(13)[4..]);
+}
+
+#[test]
+fn a_kernel_without_time_namespaces_leaves_nothing_to_disagree_about() {
+    let (_temporary, folder) = mixed();
+    for pid in [1, 7, 300] {
+        let bytes = file(&[COMMON, 0x5443_2030], &[record(&ids_message(None))]);
+        fs::write(folder.path(&format!("ids-{pid}.img")), bytes).unwrap();
+    }
+    let images = Images::read(&folder).unwrap();
+    assert_eq!(images.strays().count(), 0);
+    assert!(images.clocks(&folder).unwrap().is_none());
+}
+
+#[test]
+fn what_another_checkpoint_left_is_neither_kept_nor_put_back() {
+    let (_temporary, folder) = mixed();
+    let stale = file(&[COMMON, 0x5443_2030], &[record(&ids_message(Some(77)))]);
+    fs::write(folder.path("ids-7.img.tns-orig"), &stale).unwrap();
+    let images = Images::read(&folder).unwrap();
+    let before = snapshot(&folder);
+    let error = repair::undo(&folder, &images, false).unwrap_err().to_string();
+    assert!(error.contains("ids-7.img is not what a repair makes of ids-7.img.tns-orig"), "{error}");
+    assert_eq!(snapshot(&folder), before);
+    assert_eq!(mend(&folder).unwrap(), [7, 300]);
+    assert_eq!(fs::read(folder.path("ids-7.img.tns-orig")).unwrap(), ids(5));
+}
+
+#[test]
+fn an_interrupted_repair_is_gone_on_with_or_undone() {
+    for undo in [false, true] {
+        let (_temporary, folder) = mixed();
+        let before = snapshot(&folder);
+        // Interrupted between the second name and the new content.
+        fs::hard_link(folder.path("ids-7.img"), folder.path("ids-7.img.tns-orig")).unwrap();
+        if undo {
+            let images = Images::read(&folder).unwrap();
+            assert_eq!(repair::undo(&folder, &images, false).unwrap(), [7]);
+            assert_eq!(snapshot(&folder), before);
+        } else {
+            assert_eq!(mend(&folder).unwrap(), [7, 300]);
+            assert_eq!(fs::read(folder.path("ids-7.img.tns-orig")).unwrap(), ids(5));
+        }
+    }
+}
+
+#[test]
+fn a_link_is_not_replaced() {
+    let (_temporary, folder) = mixed();
+    fs::rename(folder.path("ids-300.img"), folder.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", folder.path("ids-300.img")).unwrap();
+    let before = snapshot(&folder);
+    assert!(mend(&folder).unwrap_err().to_string().contains("ids-300.img is a link"));
+    assert_eq!(snapshot(&folder), before);
+}
+
+/// Damages one file, and expects an error that names it and the byte, and no change to any file.
+fn refused(name: &str, damaged: Option<Vec<u8>>, words: &str) {
+    let (_temporary, folder) = mixed();
+    match damaged {
+        Some(bytes) => fs::write(folder.path(name), bytes).unwrap(),
+        None => fs::remove_file(folder.path(name)).unwrap(),
+    }
+    let before = snapshot(&folder);
+    let error = format!("{:#}", mend(&folder).expect_err(name));
+    assert!(error.contains(name) && error.contains(words), "{name}: {error}");
+    assert_eq!(snapshot(&folder), before, "{name}: {error}");
+}
+
+const READ: [&str; 7] =
+    ["inventory.img", "pstree.img", "ids-1.img", "ids-7.img", "ids-300.img", "timens-13.img", "core-7.img"];
+
+fn original(name: &str) -> Vec<u8> {
+    let (_temporary, folder) = mixed();
+    fs::read(folder.path(name)).unwrap()
+}
+
+#[test]
+fn a_file_that_is_cut_off_anywhere_is_refused() {
+    for name in READ {
+        let whole = original(name);
+        for length in 0..whole.len() {
+            // pstree.img is a list: cut off between two entries it is shorter, and some of it is whole.
+            let (_temporary, folder) = mixed();
+            fs::write(folder.path(name), &whole[..length]).unwrap();
+            let before = snapshot(&folder);
+            match mend(&folder) {
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    assert!(error.contains(name) && error.contains("byte "), "{name} {length}: {error}");
+                    assert_eq!(snapshot(&folder), before, "{name} {length}");
+                }
+                Ok(_) => assert_eq!(name, "pstree.img", "{length}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_magic_numbers_and_lengths_are_refused_where_they_stand() {
+    for name in READ {
+        let whole = original(name);
+        let magics = if name == "inventory.img" { 4 } else { 8 };
+        for at in 0..magics {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            refused(name, Some(bytes), &format!("byte {}: not the magic number", at / 4 * 4));
+        }
+        for length in [u32::MAX, 0x7fff_ffff, u32::try_from(whole.len()).unwrap()] {
+            let mut bytes = whole.clone();
+            bytes[magics..magics + 4].copy_from_slice(&length.to_le_bytes());
+            refused(name, Some(bytes), &format!("byte {magics}: a message is longer than its file"));
+        }
+        if name != "pstree.img" {
+            refused(name, Some([&whole[..], &[0]].concat()), &format!("byte {}: something follows", whole.len()));
+        }
+        refused(name, None, "there is no");
+    }
+    refused("inventory.img", Some(inventory(3)), "byte 8: an unknown version");
+}
+
+#[test]
+fn messages_that_could_be_read_in_two_ways_or_in_none_are_refused() {
+    let with = |more: &[u8]| Some(file(&[COMMON, 0x5443_2030], &[record(&[&ids_message(None)[..], more].concat())]));
+    refused("ids-7.img", with(&[0x60, 5, 0x60, 13]), "byte 36: a field is there twice");
+    refused("ids-7.img", with(&[&[0x60][..], &[0xff; 9], &[0x7f]].concat()), "byte 35: a number of more than 64 bits");
+    refused("ids-7.img", with(&[0x60, 0x85]), "byte 36: the message ends within a number");
+    refused("ids-7.img", with(&[0x60, 0xff, 0xff, 0xff, 0xff, 0x7f]), "byte 34: a number of more than 32 bits");
+    refused("ids-7.img", with(&[0x62, 1, 5]), "byte 34: a field should be a number");
+    refused("ids-7.img", with(&[0x63, 0x64]), "byte 34: a kind of field");
+    refused("ids-7.img", with(&[0x72, 0xff, 0xff, 0xff, 0xff, 0x0f, 1]), "byte 35: a field is longer");
+    refused("ids-7.img", with(&[]), "only one of");
+    refused("ids-7.img", Some(file(&[COMMON, 0x5443_2030], &[record(&number(12, 5))])), "lacks a field");
+    refused("ids-7.img", Some(file(&[COMMON, 0x5443_2030], &[])), "byte 8");
+    refused("timens-13.img", Some(timens((1, 1_000_000_000), (1, 0))), "a time that no clock shows");
+    refused("timens-13.img", Some(timens((u64::MAX, 0), (1, 0))), "below 2^63");
+    refused("timens-13.img", Some(timens((1, 0), (i64::MAX as u64 / 1_000_000_000, 999_999_999))), "no clock shows");
+    refused("pstree.img", Some(pstree(&[])), "no process");
+    refused("pstree.img", Some(pstree(&[(7, 1), (1, 0)])), "before its parent");
+    refused("pstree.img", Some(pstree(&[(1, 0), (7, 0)])), "there are two");
+    refused("pstree.img", Some(pstree(&[(1, 0), (7, 1), (7, 1)])), "there twice");
+    refused("pstree.img", Some(pstree(&[(1, 0), (7, 8)])), "without one");
+    refused("pstree.img", Some(pstree(&[(1, 0), (u64::from(u32::MAX), 1)])), "a PID that cannot be one");
+    refused("pstree.img", Some(pstree(&[(1, 0), (0, 1)])), "a PID that cannot be one");
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let (_temporary, folder) = mixed();
+    fs::remove_file(folder.path("ids-7.img")).unwrap();
+    nix::unistd::mkfifo(&folder.path("ids-7.img"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let error = format!("{:#}", Images::read(&folder).unwrap_err());
+    assert!(error.contains("read ids-7.img: no regular file"), "{error}");
+}
+
+/// Every single bit of every file that is read: an error with nothing written, or an image in which all agree afterwards
+/// and from which undo comes back.
+#[test]
+fn a_flipped_bit_never_harms() {
+    let mut refusals = 0;
+    let mut repairs = 0;
+    for name in READ {
+        let whole = original(name);
+        for bit in 0..whole.len() * 8 {
+            let (_temporary, folder) = mixed();
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(folder.path(name), bytes).unwrap();
+            let before = snapshot(&folder);
+            if mend(&folder).is_err() {
+                refusals += 1;
+                assert_eq!(snapshot(&folder), before, "{name} {bit}");
+                continue;
+            }
+            repairs += 1;
+            let images = Images::read(&folder).unwrap();
+            assert_eq!(images.strays().count(), 0, "{name} {bit}");
+            repair::undo(&folder, &images, false).unwrap();
+            assert_eq!(snapshot(&folder), before, "{name} {bit}");
+        }
+    }
+    assert!(refusals > 1000 && repairs > 100, "{refusals} refused, {repairs} repaired");
+}
