@@ -19,6 +19,7 @@
 //! | [`criu`] | checkpoint images: whether they can be restored, and how to repair them |
 //! | [`replacement`] | files that change whole or not at all |
 //! | [`oci_log`] | the `--log` file that engines read |
+//! | [`text`] | what others have chosen to be shown, made fit for logs and terminals |
 //! | [`sys`] | every `unsafe` |
 //! | [`ctl`] | tnsctl, for people |
 
@@ -36,6 +37,7 @@ pub mod runtime;
 pub mod settings;
 pub mod state_view;
 pub mod sys;
+pub mod text;
 pub mod timens;
 pub mod tree;
 pub mod verbs;

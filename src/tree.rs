@@ -7,6 +7,7 @@ use std::io;
 
 use anyhow::{Context, Result};
 
+use crate::text::printable;
 use crate::timens::Id;
 
 /// A process. Its threads are all in its time namespace: clone(2) refuses `CLONE_THREAD` where they would not be.
@@ -123,17 +124,5 @@ fn command(pid: i32) -> String {
     let text = String::from_utf8_lossy(&line).replace('\0', " ");
     let text =
         if text.trim().is_empty() { format!("[{}]", String::from_utf8_lossy(&read("comm")).trim()) } else { text };
-    // Whoever runs in the container chooses these bytes; they go into logs and terminals.
-    let mut shown: String = text.trim().chars().take(120).flat_map(shown).collect();
-    if text.trim().chars().nth(120).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-fn shown(letter: char) -> Vec<char> {
-    // Unicode's invisible and direction-changing characters make a terminal show something else than is there.
-    let misleads =
-        matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    if letter.is_control() || misleads { letter.escape_default().collect() } else { vec![letter] }
+    printable(text.trim(), 120)
 }

@@ -27,6 +27,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::clocks::{Clocks, Nanoseconds};
 use super::wire::{self, Cursor, Malformed, Message};
+use crate::text::printable;
 
 const COMMON_MAGIC: u32 = 0x5456_4319;
 const INVENTORY: Kind = Kind { magic: 0x5831_3116, common: false };
@@ -382,9 +383,7 @@ fn core(source: &impl Source, version: Version, pid: u32) -> Result<Core> {
         let task = message.message(3)?;
         let missing = Malformed { offset: task.offset(), what: "a message lacks a field that it must have" };
         let text = String::from_utf8_lossy(task.bytes(6)?.ok_or(missing)?.bytes()).into_owned();
-        // Whoever runs in the container chooses these bytes; they go into logs and terminals.
-        let escaped = |letter: char| if letter.is_control() { letter.escape_default().collect() } else { vec![letter] };
-        Ok(Core { state: task.required(1)?, name: text.chars().take(64).flat_map(escaped).collect() })
+        Ok(Core { state: task.required(1)?, name: printable(&text, 64) })
     })
 }
 
