@@ -31,13 +31,31 @@ teardown() {
     bare delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
   done
   for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
-  # A restore that fails leaves control groups behind, in which crun then cannot start the next container.
-  find /sys/fs/cgroup -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
+  clear_cgroups
   while grep -q " $WORK" /proc/self/mountinfo; do
     umount "$(awk -v work="$WORK" 'index($5, work) == 1 { last = $5 } END { print last }' /proc/self/mountinfo)" || break
   done
   # The stack's own, which is thrown away anyway; the next test must not find it.
   rm -rf "$WORK" /etc/tns-shim
+}
+
+# What a container or a failed restore has left: the next container of that name could not start there. The control groups
+# that this process sees are all of this test; `init` is where it is itself.
+clear_cgroups() {
+  local left folder pid
+  for _ in $(seq 50); do
+    mapfile -t left < <(find /sys/fs/cgroup -mindepth 1 -depth -type d ! -name init ! -exec mountpoint -q {} \; -print)
+    ((${#left[@]})) || return 0
+    for folder in "${left[@]}"; do
+      # What is frozen does not even die.
+      echo 0 >"$folder/cgroup.freeze" || true
+      echo THAWED >"$folder/freezer.state" || true
+      while read -r pid; do kill -KILL "$pid" || true; done <"$folder/cgroup.procs"
+      rmdir "$folder" || true
+    done 2>/dev/null
+    sleep 0.1
+  done
+  echo "# control groups are left: ${left[*]}"
 }
 
 # The runtime's own default configuration. PID 1 has a child and reaps those that are handed to it; tail survives a restore,
@@ -62,7 +80,8 @@ edit_config() {
 
 # Output goes nowhere: the container's standard files must not be files outside of it, or CRIU refuses.
 start() { # start bare|shim ID [BUNDLE]
-  "$1" run --detach --bundle "${3:-$BUNDLE}" "$2" </dev/null >/dev/null 2>&1
+  "$1" --log "$WORK/start.log" run --detach --bundle "${3:-$BUNDLE}" "$2" </dev/null >/dev/null 2>&1 ||
+    fail "$1 run $2: $(cat "$WORK/start.log")"
 }
 
 checkpoint() { # checkpoint bare|shim ID IMAGE [OPTION...]
