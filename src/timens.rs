@@ -55,11 +55,6 @@ impl Id {
     pub fn of_children(pid: i32) -> io::Result<Self> {
         Self::of(format!("/proc/{pid}/ns/time_for_children"))
     }
-
-    /// The inode number, as in `time:[4026531834]`.
-    pub fn inode(self) -> u64 {
-        self.inode
-    }
 }
 
 impl fmt::Display for Id {

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One row for each thing that a runtime was seen to do, see README, "What each runtime does by itself".
+
+use super::*;
+use crate::runtime::abilities::Version;
+
+const RUNC_1_1: Abilities = runtime(Kind::Runc, 1, 1, 15, false);
+const RUNC_1_2: Abilities = runtime(Kind::Runc, 1, 2, 5, true);
+const RUNC_1_3: Abilities = runtime(Kind::Runc, 1, 3, 6, true);
+const CRUN_1_8_1: Abilities = runtime(Kind::Crun, 1, 8, 1, false);
+const CRUN_1_21: Abilities = runtime(Kind::Crun, 1, 21, 0, false);
+
+const UNKNOWN: Abilities = Abilities { kind: Kind::Other, version: None, lists_time: false };
+const UNKNOWN_NEW: Abilities = Abilities { kind: Kind::Other, version: None, lists_time: true };
+
+const fn runtime(kind: Kind, major: u32, minor: u32, patch: u32, lists_time: bool) -> Abilities {
+    Abilities { kind, version: Some(Version { major, minor, patch, released: true }), lists_time }
+}
+
+const NO: View = understood(Declared::No, false);
+const PLAIN: View = understood(Declared::Plain, false);
+const OFFSETS: View = understood(Declared::Offsets, false);
+const PATH: View = understood(Declared::Path, false);
+const JOINED_PID: View = understood(Declared::No, true);
+const JOINED_PID_PLAIN: View = understood(Declared::Plain, true);
+
+const fn understood(declared: Declared, joins_pid_namespace: bool) -> View {
+    View::Understood { declared, joins_pid_namespace, user_namespace: false }
+}
+
+const USER: View = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: true };
+const USER_PLAIN: View =
+    View::Understood { declared: Declared::Plain, joins_pid_namespace: false, user_namespace: true };
+
+const EMULATE: Action = Action::Emulate { undeclare: false };
+const EMULATE_INSTEAD: Action = Action::Emulate { undeclare: true };
+
+#[test]
+fn only_a_mixed_image_is_repaired() {
+    let understood = |strays: &[u32]| ImageFacts::Understood { tasks: 3, strays: strays.to_vec() };
+    for (facts, action, hindered) in [
+        (ImageFacts::Missing, Action::Pass, false),
+        (ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned()), Action::Pass, true),
+        (understood(&[]), Action::Pass, false),
+        (understood(&[7]), Action::RepairImage, false),
+    ] {
+        let decision = image(facts.clone());
+        assert_eq!((decision.action, decision.hindered), (action, hindered), "{facts:?}");
+    }
+}
+
+#[test]
+fn create_and_restore_for_each_class_of_runtime() {
+    use Action::{Declare, Pass, Refuse, Undeclare};
+    // (runtime, config.json, writable, create, restore)
+    let rows = [
+        // runc 1.1 refuses {"type":"time"}, timeOffsets and a path.
+        (RUNC_1_1, NO, true, EMULATE, Pass),
+        (RUNC_1_1, NO, false, EMULATE, Pass),
+        (RUNC_1_1, JOINED_PID, true, EMULATE, Pass),
+        (RUNC_1_1, PLAIN, true, EMULATE_INSTEAD, Undeclare),
+        (RUNC_1_1, PLAIN, false, Refuse, Refuse),
+        (RUNC_1_1, OFFSETS, true, Refuse, Refuse),
+        (RUNC_1_1, PATH, true, Refuse, Refuse),
+        // CRIU could not dump a user namespace's container from a time namespace of the host's.
+        (RUNC_1_1, USER, true, Pass, Pass),
+        (RUNC_1_1, USER_PLAIN, true, Undeclare, Undeclare),
+        (RUNC_1_3, USER, true, Declare, Declare),
+        (RUNC_1_3, USER, false, Pass, Pass),
+        (CRUN_1_21, USER, true, Declare, Declare),
+        // runc since 1.2 takes them all, also beside a joined pid namespace.
+        (RUNC_1_2, NO, true, Declare, Declare),
+        (RUNC_1_3, NO, true, Declare, Declare),
+        (RUNC_1_3, NO, false, EMULATE, Pass),
+        (RUNC_1_3, JOINED_PID, true, Declare, Declare),
+        (RUNC_1_3, PLAIN, true, Pass, Pass),
+        (RUNC_1_3, OFFSETS, true, Pass, Pass),
+        (RUNC_1_3, PATH, true, Pass, Pass),
+        // crun before 1.8.4 breaks, and kills the wrong process.
+        (CRUN_1_8_1, NO, true, EMULATE, Pass),
+        (CRUN_1_8_1, PLAIN, true, EMULATE_INSTEAD, Undeclare),
+        (CRUN_1_8_1, OFFSETS, true, Refuse, Refuse),
+        // crun since 1.8.4 takes them, but not beside a joined pid namespace.
+        (CRUN_1_21, NO, true, Declare, Declare),
+        (CRUN_1_21, NO, false, EMULATE, Pass),
+        (CRUN_1_21, JOINED_PID, true, EMULATE, Pass),
+        (CRUN_1_21, PLAIN, true, Pass, Pass),
+        (CRUN_1_21, JOINED_PID_PLAIN, true, EMULATE_INSTEAD, Undeclare),
+        (RUNC_1_3, JOINED_PID_PLAIN, true, Pass, Pass),
+        // What decorates or replaces them: not split into what is created and what is exec'd.
+        (UNKNOWN, NO, true, Pass, Pass),
+        (UNKNOWN_NEW, NO, true, Declare, Declare),
+        (CRUN_1_21, OFFSETS, true, Pass, Pass),
+        // Nothing is invented, and nothing guessed at.
+        (RUNC_1_3, View::Missing, true, Pass, Pass),
+        (RUNC_1_3, View::NoNamespaces, true, Pass, Pass),
+        (RUNC_1_3, View::Unreadable, true, Pass, Pass),
+        (RUNC_1_1, View::NotUnderstood("twice"), true, Pass, Pass),
+        (CRUN_1_21, View::NotUnderstood("twice"), true, Pass, Pass),
+    ];
+    for (runtime, view, writable, created, restored) in rows {
+        let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable };
+        assert_eq!(create(facts).action, created, "create {facts:?}");
+        assert_eq!(restore(facts).action, restored, "restore {facts:?}");
+        for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero, Kernel::AtLimit] {
+            let without = create(ConfigFacts { kernel, ..facts });
+            // As without the shim, but for an entry that the runtime would refuse.
+            let refused = matches!(view, View::Understood { declared: Declared::Plain, .. }) && !runtime.declares();
+            let expected = if refused && writable { Undeclare } else { Pass };
+            assert_eq!(without.action, expected, "{kernel:?} {facts:?}");
+            assert!(without.hindered || without.action == Pass, "{kernel:?} {facts:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_guessed_at_is_worth_a_warning() {
+    let view = View::NotUnderstood("the key linux is there twice");
+    let decision = create(ConfigFacts { kernel: Kernel::Able, runtime: RUNC_1_3, view, writable: true });
+    assert!(decision.hindered && decision.reason.contains("linux is there twice"), "{decision:?}");
+}
+
+#[test]
+fn exec_enters_exactly_where_the_runtime_would_not() {
+    use Action::{Enter, Pass};
+    let namespace = Id::of("/proc/self/ns/time").unwrap();
+    // (runtime, its saved configuration lists time, PID 1 is in another user namespace, action)
+    let rows = [
+        (RUNC_1_1, false, false, Enter),
+        (RUNC_1_1, true, false, Enter),
+        (RUNC_1_2, false, false, Enter),
+        (RUNC_1_2, true, false, Pass),
+        (RUNC_1_3, false, false, Enter),
+        (RUNC_1_3, true, false, Pass),
+        (RUNC_1_3, true, true, Pass),
+        (CRUN_1_8_1, false, false, Pass),
+        (CRUN_1_21, false, false, Pass),
+        (CRUN_1_8_1, false, true, Enter),
+        (CRUN_1_21, false, true, Pass),
+    ];
+    for (runtime, listed, user_namespace, action) in rows {
+        let proven = || InitFacts::Proven { listed, user_namespace, namespace };
+        assert_eq!(exec(runtime, proven).action, action, "{runtime} {listed} {user_namespace}");
+        assert_eq!(exec(runtime, || InitFacts::InOwn).action, Pass, "{runtime}: nothing to enter");
+        let unproven = if runtime == RUNC_1_1 { Action::Pin } else { Pass };
+        assert_eq!(exec(runtime, || InitFacts::Unproven("gone".into())).action, unproven, "{runtime}");
+    }
+}
+
+#[test]
+fn only_a_tree_that_agrees_is_checkpointed() {
+    let id = |path: &str| Id::of(path).unwrap();
+    // Any three namespaces that differ.
+    let (own, namespace, third) = (id("/proc/self/ns/time"), id("/proc/self/ns/pid"), id("/proc/self/ns/mnt"));
+    let task = |pid, namespace, children| Task { pid, command: format!("task {pid}"), namespace, children };
+    let decide = |kernel, namespace, tasks| {
+        checkpoint(kernel, "web", TreeFacts::Known { namespace, own, user_namespace: false, tasks })
+    };
+
+    let healthy = vec![task(10, namespace, namespace), task(11, namespace, namespace)];
+    assert_eq!(decide(Kernel::Able, namespace, healthy).action, Action::StandOutside);
+    // Created without the shim, never restored: all in the host's.
+    assert_eq!(decide(Kernel::Able, own, vec![task(10, own, own)]).action, Action::StandOutside);
+
+    // (the odd one, what is said of it)
+    for (odd, said) in [
+        (task(12, own, own), "PID 12 (task 12) is in the host's time namespace"),
+        (task(12, third, third), "PID 12 (task 12) is in a time namespace of its own"),
+        (task(12, namespace, third), "PID 12 (task 12) has made the time namespace"),
+    ] {
+        let refused = decide(Kernel::Able, namespace, vec![task(10, namespace, namespace), odd.clone()]);
+        assert_eq!(refused.action, Action::Refuse, "{odd:?}");
+        assert!(refused.reason.contains(said) && refused.reason.contains("keeps running"), "{}", refused.reason);
+        // Also where CRIU could not be run outside.
+        assert_eq!(decide(Kernel::MaxIsZero, namespace, vec![odd]).action, Action::Refuse);
+    }
+
+    let many = (0..1000).map(|pid| task(pid, own, own)).collect();
+    let refused = decide(Kernel::Able, namespace, many).reason;
+    assert!(
+        refused.contains("PID 9 ") && !refused.contains("PID 10 ") && refused.contains("and 990 more"),
+        "{refused}"
+    );
+
+    let user = |namespace| TreeFacts::Known { namespace, own, user_namespace: true, tasks: vec![] };
+    assert_eq!(checkpoint(Kernel::Able, "web", user(own)).action, Action::Pass, "CRIU must share the host's");
+    assert_eq!(checkpoint(Kernel::Able, "web", user(namespace)).action, Action::StandOutside);
+
+    let unknown = checkpoint(Kernel::Able, "web", TreeFacts::Unknown("gone".into()));
+    assert_eq!(unknown.action, Action::StandOutside, "CRIU still looks");
+    let hindered = checkpoint(Kernel::MaxIsZero, "web", TreeFacts::Unknown("gone".into()));
+    assert_eq!((hindered.action, hindered.hindered), (Action::Pass, true));
+}
+
+#[test]
+fn features_lists_time_exactly_where_the_shim_adds_it() {
+    use Action::{ListTime, Pass};
+    for (runtime, privileged, action) in [
+        (RUNC_1_1, true, ListTime),
+        (RUNC_1_1, false, Pass),
+        (RUNC_1_3, true, Pass),
+        (CRUN_1_21, false, ListTime),
+        (CRUN_1_8_1, true, ListTime),
+    ] {
+        assert_eq!(features(Kernel::Able, runtime, privileged).action, action, "{runtime} {privileged}");
+        assert_eq!(features(Kernel::MaxIsZero, runtime, privileged).action, Pass);
+    }
+}
