@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! config.json: what it says about the time namespace, and how to change only that.
 
+use std::borrow::Cow;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::invocation::Operands;
 use crate::json::{self, Found, Splice};
@@ -102,6 +103,22 @@ impl Config {
         view(text).unwrap_or((View::NotUnderstood("it is not JSON"), None))
     }
 
+    /// The value of an annotation; none if it is not there, or config.json is not understood at all.
+    ///
+    /// # Errors
+    /// It is there twice, or no text.
+    pub fn annotation(&self, key: &str) -> Result<Option<Cow<'_, str>>> {
+        let Ok(text) = std::str::from_utf8(&self.text) else { return Ok(None) };
+        let Ok([Found::One(annotations)]) = json::members(text, ["annotations"]) else { return Ok(None) };
+        match json::members(annotations, [key]) {
+            Ok([Found::One(value)]) => {
+                json::string(value).map(Some).with_context(|| format!("the annotation {key} in config.json is no text"))
+            }
+            Ok([Found::Ambiguous]) => bail!("the annotation {key} is in config.json twice, or in another letter case"),
+            Ok([Found::Absent]) | Err(_) => Ok(None),
+        }
+    }
+
     /// Replaces the file by the changed text, atomically: mode and owner stay, other names and extended attributes of the
     /// old file do not come along.
     ///
@@ -113,6 +130,13 @@ impl Config {
             .and_then(Replacement::take_place)
             .with_context(|| format!("replace {}", self.path.display()))
     }
+}
+
+/// Whether the config.json at `path` declares a time namespace, as far as it is understood.
+pub fn declares_time(path: &Path) -> bool {
+    let config = Config::read_file(path.to_owned()).ok().flatten();
+    let view = config.as_ref().map(|config| config.view().0);
+    matches!(view, Some(View::Understood { declared, .. }) if declared != Declared::No)
 }
 
 /// The view of a config.json's text; the splice declares a time namespace where none is declared, and takes a plain one out.

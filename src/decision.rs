@@ -7,7 +7,9 @@
 use std::borrow::Cow;
 
 use crate::bundle::{Declared, View};
+use crate::criu::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::{Abilities, Kind};
+use crate::settings::{MixedImage, MixedTree, Restore, RestoredClocks};
 use crate::timens::{Id, Kernel};
 use crate::tree::Task;
 
@@ -33,6 +35,8 @@ pub enum Action {
     StandOutside,
     /// Put every process of the checkpoint image into the namespace of the first one.
     RepairImage,
+    /// Make CRIU restore the checkpoint image without a time namespace.
+    HoldOnHostTime,
     /// Add `time` to what `features` lists.
     ListTime,
     /// Stop with the reason as the error.
@@ -98,16 +102,19 @@ pub fn create(facts: ConfigFacts) -> Decision {
 }
 
 /// restore: CRIU makes the namespace, with the clocks of the checkpoint; what is declared decides what exec does later.
-pub fn restore(facts: ConfigFacts) -> Decision {
+/// Nothing needs to be declared for a container that stays on the host's time.
+pub fn restore(facts: ConfigFacts, on_host_time: bool) -> Decision {
     let ConfigFacts { runtime, .. } = facts;
     match needed(facts) {
         Need::Settled(decision) => decision,
+        Need::Declare if on_host_time => Decision::new(Action::Pass, "the container stays on the host's time"),
         Need::Declare => {
             Decision::new(Action::Declare, format!("{runtime} then knows of the namespace that CRIU makes"))
         }
         Need::Emulate { declared, why, .. } => {
             let action = if declared { Action::Undeclare } else { Action::Pass };
-            Decision::new(action, format!("{why}; CRIU makes it"))
+            let who = if on_host_time { "and nobody makes one" } else { "CRIU makes it" };
+            Decision::new(action, format!("{why}; {who}"))
         }
     }
 }
@@ -245,7 +252,7 @@ pub enum TreeFacts {
 }
 
 /// checkpoint: only a tree that can be restored, and in such a way that CRIU itself would refuse another one.
-pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
+pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts, mixed: MixedTree) -> Decision {
     if kernel == Kernel::NoTimeNamespaces {
         return Decision::new(Action::Pass, "this kernel has no time namespaces");
     }
@@ -258,13 +265,21 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
                 complaints.truncate(MOST_NAMED);
                 complaints.push(format!("and {more} more, see tnsctl inspect {id}"));
             }
+            let why =
+                format!("not every process is in the time namespace of PID 1, {namespace}: {}", complaints.join("; "));
+            if mixed == MixedTree::Warn {
+                // In the caller's namespace CRIU takes what stands in the host's.
+                return Decision::hindered(format!(
+                    "checkpoint.mixed = \"warn\": this checkpoint of {id} has to be repaired before CRIU can restore it, which \
+                     tns-shim does at restore, because {why}"
+                ));
+            }
             return Decision::new(
                 Action::Refuse,
                 format!(
                     "checkpoint of {id} refused, the container keeps running: CRIU could not restore what it would write, because \
-                     not every process is in the time namespace of PID 1, {namespace}: {}. Stop these processes, start the ones \
-                     that are needed again with exec through tns-shim, and repeat the checkpoint",
-                    complaints.join("; ")
+                     {why}. Stop these processes, start the ones that are needed again with exec through tns-shim, and repeat the \
+                     checkpoint"
                 ),
             );
         }
@@ -325,18 +340,41 @@ pub enum ImageFacts {
         tasks: usize,
         /// The PIDs of the strays, in the container's pid namespace.
         strays: Vec<u32>,
+        /// By how much the container's clocks would jump if it were restored on the time of here; none if the image has no
+        /// clocks, and CRIU makes no time namespace.
+        jump: Option<Clocks>,
     },
 }
 
-/// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge.
-pub fn image(facts: ImageFacts) -> Decision {
+/// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge, unless something is
+/// asked for that takes understanding.
+pub fn image(facts: ImageFacts, wanted: &Restore) -> Decision {
+    let on_host_time = wanted.clocks != RestoredClocks::Continue;
     match facts {
         ImageFacts::Missing => Decision::new(Action::Pass, "there is no checkpoint image to look at"),
+        ImageFacts::NotUnderstood(why) if on_host_time => Decision::new(
+            Action::Refuse,
+            format!("restore.clocks asks for the host's, and the checkpoint image is not understood: {why}"),
+        ),
         ImageFacts::NotUnderstood(why) => Decision::hindered(format!("the checkpoint image is left alone: {why}")),
-        ImageFacts::Understood { tasks, strays } if strays.is_empty() => {
+        ImageFacts::Understood { tasks, strays, .. } if !strays.is_empty() && wanted.mixed == MixedImage::Refuse => {
+            let named: Vec<String> = strays.iter().take(MOST_NAMED).map(u32::to_string).collect();
+            let more = if strays.len() > MOST_NAMED { " and others" } else { "" };
+            Decision::new(
+                Action::Refuse,
+                format!(
+                    "restore.mixed = \"refuse\", and {} of {tasks} processes in the checkpoint image are in another time \
+                     namespace than the first (PID {}{more}): CRIU could not restore it. `tnsctl repair` makes it restorable",
+                    strays.len(),
+                    named.join(", ")
+                ),
+            )
+        }
+        ImageFacts::Understood { jump: Some(jump), .. } if on_host_time => on_host_clocks(jump, wanted.clocks),
+        ImageFacts::Understood { tasks, strays, .. } if strays.is_empty() => {
             Decision::new(Action::Pass, format!("{tasks} processes in the checkpoint image agree"))
         }
-        ImageFacts::Understood { tasks, strays } => Decision::new(
+        ImageFacts::Understood { tasks, strays, .. } => Decision::new(
             Action::RepairImage,
             format!(
                 "{} of {tasks} processes in the checkpoint image are in another time namespace than the first",
@@ -344,6 +382,32 @@ pub fn image(facts: ImageFacts) -> Decision {
             ),
         ),
     }
+}
+
+fn on_host_clocks(jump: Clocks, wanted: RestoredClocks) -> Decision {
+    let zero = Nanoseconds(0);
+    if jump.monotonic_ns >= zero && jump.boottime_ns >= zero {
+        return Decision::new(
+            Action::HoldOnHostTime,
+            format!("restore.clocks asks for the host's, which jump by {jump:+}"),
+        );
+    }
+    if wanted == RestoredClocks::HostForce {
+        return Decision {
+            hindered: true,
+            ..Decision::new(
+                Action::HoldOnHostTime,
+                format!("restore.clocks = \"host-force\": the container's clocks jump by {jump:+}"),
+            )
+        };
+    }
+    Decision::new(
+        Action::Refuse,
+        format!(
+            "restore.clocks = \"host\", and on this host the container's clocks would go back: they would jump by {jump:+}. \
+             `continue` lets them go on from the checkpoint, `host-force` restores all the same"
+        ),
+    )
 }
 
 /// features: what engines read about the runtime.

@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -13,7 +12,7 @@ use super::{Verdict, print, table};
 use crate::bundle::{Declared, View};
 use crate::decision::{self, Action, ConfigFacts, Decision};
 use crate::runtime::abilities::{self, Abilities};
-use crate::runtime::{Binary, locate};
+use crate::runtime::{Binary, criu, locate};
 use crate::timens::{self, Kernel, Offsets};
 
 #[derive(Serialize)]
@@ -65,7 +64,7 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
         None => locate::runtime(OsStr::new("tns-shim"))?,
     };
     let abilities = abilities::probe(&binary.path)?;
-    let criu = criu();
+    let criu = look_at_criu();
     // Last, because it leaves this process in a new namespace.
     let kernel = kernel();
     let Decision { action, reason, .. } = new_container(&kernel, abilities);
@@ -108,14 +107,10 @@ fn kernel() -> KernelReport {
     }
 }
 
-fn criu() -> CriuReport {
-    let criu = |arguments: &[&str]| {
-        let output = Command::new("criu").args(arguments).stdin(Stdio::null()).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let version = criu(&["--version"])
-        .and_then(|text| Some(text.lines().next()?.trim_start_matches("Version:").trim().to_owned()));
-    CriuReport { version, time_namespaces: criu(&["check", "--feature", "timens"]).is_some() }
+fn look_at_criu() -> CriuReport {
+    let program = OsStr::new("criu");
+    let time_namespaces = criu::output(program, &["check", "--feature", "timens"]).is_some();
+    CriuReport { version: criu::version(program), time_namespaces }
 }
 
 fn text(report: &Report) -> String {

@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::{Verdict, print, table};
 use crate::criu::clocks::{Clocks, Here};
 use crate::criu::images::{Folder, Images, Task};
-use crate::criu::repair;
+use crate::criu::record::{Mode, Record, TimeNamespace};
+use crate::criu::{host_time, originals};
+use crate::text::printable;
 
 #[derive(Serialize)]
 struct Report {
@@ -23,8 +25,14 @@ struct Report {
     offsets_here: Option<Clocks>,
     /// A clock of the container would go back if it were restored into the time namespace of here instead.
     goes_back_on_host_time: Option<bool>,
-    /// The processes whose files were repaired; the originals are beside.
-    repaired: Vec<u32>,
+    /// A restore with `restore.clocks = "host"` has taken its clocks away; `tnsctl repair --undo` brings them back.
+    held_on_host_time: bool,
+    /// The files that were changed, whose originals are beside.
+    changed: Vec<String>,
+    /// What tns-shim has recorded at the checkpoint.
+    record: Option<Record>,
+    /// Why there is a record, and it is not understood.
+    record_problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +57,10 @@ fn look(folder: &Folder) -> Result<Report> {
     let clocks = images.clocks(folder)?.map(|(clocks, _)| clocks);
     let processes = images.tasks().iter().map(|task| process(folder, &images, task)).collect::<Result<_>>()?;
     let here = Here::look()?;
+    let (record, record_problem) = match Record::read(folder) {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
     Ok(Report {
         folder: folder.0.clone(),
         verdict: if images.strays().next().is_none() { "whole" } else { "mixed" },
@@ -56,7 +68,10 @@ fn look(folder: &Folder) -> Result<Report> {
         clocks,
         offsets_here: clocks.and_then(|clocks| here.offsets_to(clocks)),
         goes_back_on_host_time: clocks.map(|clocks| here.goes_back_from(clocks)),
-        repaired: repair::originals(folder)?,
+        held_on_host_time: host_time::is_held(&images, folder),
+        changed: originals::names(folder)?,
+        record,
+        record_problem,
     })
 }
 
@@ -72,11 +87,32 @@ fn process(folder: &Folder, images: &Images, task: &Task) -> Result<Process> {
     Ok(Process { pid: task.pid, command: images.command(folder, task.pid)?, time_ns_id: time, agrees, note })
 }
 
+fn recorded(record: &Record) -> Vec<[String; 2]> {
+    let shown = |text: &str| printable(text, 64);
+    let row = |what: &str, value: String| [what.to_owned(), value];
+    let mode = match record.mode {
+        Mode::Declared => "made by the runtime",
+        Mode::Emulated => "made by tns-shim or CRIU",
+        Mode::Host => "that of the host",
+    };
+    let TimeNamespace { id, offsets } = &record.time_namespace;
+    vec![
+        row("recorded", format!("{}, by tns-shim {}", shown(&record.time), shown(&record.shim))),
+        row("  container", format!("{}, {} processes", shown(&record.container), record.processes)),
+        row("  clocks", record.clocks.to_string()),
+        row("  time namespace", format!("{}, {mode}, offsets {offsets:+}", shown(id))),
+        row("  runtime, CRIU", format!("{}, {}", shown(&record.runtime), shown(record.criu.as_deref().unwrap_or("?")))),
+        row("  kernel, boot", format!("{}, {}", shown(&record.kernel), shown(&record.boot_id))),
+    ]
+}
+
 fn text(report: &Report) -> String {
     let row = |what: &str, value: String| [what.to_owned(), value];
     let mut rows = vec![row("image", report.folder.display().to_string())];
     if let Some(clocks) = report.clocks {
         rows.push(row("clocks", clocks.to_string()));
+    } else if report.held_on_host_time {
+        rows.push(row("clocks", "taken away for a restore on the host's time; `tnsctl repair --undo`".to_owned()));
     } else {
         rows.push(row("clocks", "none dumped: restored without a time namespace".to_owned()));
     }
@@ -87,9 +123,14 @@ fn text(report: &Report) -> String {
         let answer = if goes_back { "a clock would go back" } else { "no clock would go back" };
         rows.push(row("on this host's time", answer.to_owned()));
     }
-    if !report.repaired.is_empty() {
-        let pids: Vec<String> = report.repaired.iter().map(u32::to_string).collect();
-        rows.push(row("repaired", format!("PID {}; the originals are beside", pids.join(", "))));
+    if !report.changed.is_empty() {
+        rows.push(row("changed", format!("{}; the originals are beside", report.changed.join(", "))));
+    }
+    if let Some(record) = &report.record {
+        rows.extend(recorded(record));
+    }
+    if let Some(problem) = &report.record_problem {
+        rows.push(row("recorded", format!("unknown: {problem}")));
     }
     let summary = table::aligned(&rows);
 

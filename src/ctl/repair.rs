@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Verdict, print, table};
 use crate::criu::clocks::Here;
 use crate::criu::images::{Folder, Images};
+use crate::criu::originals;
 use crate::criu::repair::{self, Move};
 
 #[derive(Serialize)]
@@ -17,8 +18,8 @@ struct Report {
     dry_run: bool,
     /// The processes that were moved, or would be.
     moved: Vec<Move>,
-    /// The processes whose originals were put back, or would be.
-    put_back: Vec<u32>,
+    /// The files whose originals were put back, or would be.
+    put_back: Vec<String>,
     #[serde(skip)]
     undo: bool,
 }
@@ -29,11 +30,11 @@ pub(super) fn run(path: &Path, undo: bool, dry_run: bool, json: bool) -> Result<
         let images = Images::read(&folder)?;
         let (mut moved, mut put_back) = (Vec::new(), Vec::new());
         if undo {
-            put_back = repair::undo(&folder, &images, dry_run)?;
+            put_back = originals::undo(&folder, &images, dry_run)?;
         } else {
             moved = repair::plan(&images, &folder, Here::look()?)?;
             if !dry_run && !moved.is_empty() {
-                repair::apply(&folder, &moved)?;
+                originals::apply(&images, &folder, moved.iter().map(|one| &one.edit))?;
             }
         }
         Ok(Report { folder: folder.0.clone(), dry_run, moved, put_back, undo })
@@ -48,10 +49,9 @@ fn text(report: &Report) -> String {
     let Report { dry_run, moved, put_back, undo, .. } = report;
     let would = if *dry_run { " would be" } else { "" };
     if *undo {
-        let pids: Vec<String> = put_back.iter().map(u32::to_string).collect();
-        return match pids.as_slice() {
-            [] => "There is no repair to undo.\n".to_owned(),
-            pids => format!("The originals of PID {}{would} put back.\n", pids.join(", ")),
+        return match put_back.as_slice() {
+            [] => "There is nothing to undo.\n".to_owned(),
+            names => format!("The originals of {}{would} put back.\n", names.join(", ")),
         };
     }
     if moved.is_empty() {

@@ -36,17 +36,43 @@ const EMULATE: Action = Action::Emulate { undeclare: false };
 const EMULATE_INSTEAD: Action = Action::Emulate { undeclare: true };
 
 #[test]
-fn only_a_mixed_image_is_repaired() {
-    let understood = |strays: &[u32]| ImageFacts::Understood { tasks: 3, strays: strays.to_vec() };
-    for (facts, action, hindered) in [
-        (ImageFacts::Missing, Action::Pass, false),
-        (ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned()), Action::Pass, true),
-        (understood(&[]), Action::Pass, false),
-        (understood(&[7]), Action::RepairImage, false),
+fn an_image_is_repaired_refused_or_held_as_the_settings_say() {
+    use Action::{HoldOnHostTime, Pass, Refuse, RepairImage};
+    use RestoredClocks::{Continue, Host, HostForce};
+    let jump =
+        |monotonic, boottime| Clocks { monotonic_ns: Nanoseconds(monotonic), boottime_ns: Nanoseconds(boottime) };
+    let understood = |strays: &[u32], jump| ImageFacts::Understood { tasks: 3, strays: strays.to_vec(), jump };
+    let (ahead, behind) = (Some(jump(5, 0)), Some(jump(5, -1_500_000_000)));
+    let damaged = || ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned());
+    // (image, restore.clocks, with restore.mixed = repair, with refuse, a warning)
+    for (facts, clocks, repair, refuse, hindered) in [
+        (ImageFacts::Missing, Continue, Pass, Pass, false),
+        (ImageFacts::Missing, Host, Pass, Pass, false),
+        (damaged(), Continue, Pass, Pass, true),
+        (damaged(), Host, Refuse, Refuse, false),
+        (damaged(), HostForce, Refuse, Refuse, false),
+        (understood(&[], ahead), Continue, Pass, Pass, false),
+        (understood(&[], behind), Continue, Pass, Pass, false),
+        (understood(&[7], behind), Continue, RepairImage, Refuse, false),
+        (understood(&[], ahead), Host, HoldOnHostTime, HoldOnHostTime, false),
+        (understood(&[7], ahead), Host, HoldOnHostTime, Refuse, false),
+        (understood(&[], behind), Host, Refuse, Refuse, false),
+        (understood(&[], behind), HostForce, HoldOnHostTime, HoldOnHostTime, true),
+        (understood(&[], ahead), HostForce, HoldOnHostTime, HoldOnHostTime, false),
+        // Without clocks in the image CRIU makes no time namespace anyway.
+        (understood(&[], None), Host, Pass, Pass, false),
+        (understood(&[7], None), Host, RepairImage, Refuse, false),
     ] {
-        let decision = image(facts.clone());
-        assert_eq!((decision.action, decision.hindered), (action, hindered), "{facts:?}");
+        for (mixed, action) in [(MixedImage::Repair, repair), (MixedImage::Refuse, refuse)] {
+            let decision = image(facts.clone(), &Restore { clocks, mixed });
+            assert_eq!(decision.action, action, "{facts:?} {clocks:?} {mixed:?}");
+            assert_eq!(decision.hindered, hindered, "{facts:?} {clocks:?} {mixed:?}");
+        }
     }
+    let refused = image(understood(&[], behind), &Restore { clocks: Host, mixed: MixedImage::Repair }).reason;
+    assert!(refused.contains("boottime -1.500000000 s") && refused.contains("host-force"), "{refused}");
+    let refused = image(understood(&[7], None), &Restore { clocks: Continue, mixed: MixedImage::Refuse }).reason;
+    assert!(refused.contains("PID 7)") && refused.contains("tnsctl repair"), "{refused}");
 }
 
 #[test]
@@ -101,7 +127,9 @@ fn create_and_restore_for_each_class_of_runtime() {
     for (runtime, view, writable, created, restored) in rows {
         let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable };
         assert_eq!(create(facts).action, created, "create {facts:?}");
-        assert_eq!(restore(facts).action, restored, "restore {facts:?}");
+        assert_eq!(restore(facts, false).action, restored, "restore {facts:?}");
+        let on_host_time = if restored == Declare { Pass } else { restored };
+        assert_eq!(restore(facts, true).action, on_host_time, "restore on the host's time {facts:?}");
         for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero, Kernel::AtLimit] {
             let without = create(ConfigFacts { kernel, ..facts });
             // As without the shim, but for an entry that the runtime would refuse.
@@ -154,7 +182,8 @@ fn only_a_tree_that_agrees_is_checkpointed() {
     let (own, namespace, third) = (id("/proc/self/ns/time"), id("/proc/self/ns/pid"), id("/proc/self/ns/mnt"));
     let task = |pid, namespace, children| Task { pid, command: format!("task {pid}"), namespace, children };
     let decide = |kernel, namespace, tasks| {
-        checkpoint(kernel, "web", TreeFacts::Known { namespace, own, user_namespace: false, tasks })
+        let tree = TreeFacts::Known { namespace, own, user_namespace: false, tasks };
+        checkpoint(kernel, "web", tree, MixedTree::Refuse)
     };
 
     let healthy = vec![task(10, namespace, namespace), task(11, namespace, namespace)];
@@ -171,6 +200,10 @@ fn only_a_tree_that_agrees_is_checkpointed() {
         let refused = decide(Kernel::Able, namespace, vec![task(10, namespace, namespace), odd.clone()]);
         assert_eq!(refused.action, Action::Refuse, "{odd:?}");
         assert!(refused.reason.contains(said) && refused.reason.contains("keeps running"), "{}", refused.reason);
+        let tree = TreeFacts::Known { namespace, own, user_namespace: false, tasks: vec![odd.clone()] };
+        let warned = checkpoint(Kernel::Able, "web", tree, MixedTree::Warn);
+        assert_eq!((warned.action, warned.hindered), (Action::Pass, true), "CRIU must be where the strays are");
+        assert!(warned.reason.contains(said), "{}", warned.reason);
         // Also where CRIU could not be run outside.
         assert_eq!(decide(Kernel::MaxIsZero, namespace, vec![odd]).action, Action::Refuse);
     }
@@ -183,12 +216,16 @@ fn only_a_tree_that_agrees_is_checkpointed() {
     );
 
     let user = |namespace| TreeFacts::Known { namespace, own, user_namespace: true, tasks: vec![] };
-    assert_eq!(checkpoint(Kernel::Able, "web", user(own)).action, Action::Pass, "CRIU must share the host's");
-    assert_eq!(checkpoint(Kernel::Able, "web", user(namespace)).action, Action::StandOutside);
+    assert_eq!(
+        checkpoint(Kernel::Able, "web", user(own), MixedTree::Refuse).action,
+        Action::Pass,
+        "CRIU must share the host's"
+    );
+    assert_eq!(checkpoint(Kernel::Able, "web", user(namespace), MixedTree::Refuse).action, Action::StandOutside);
 
-    let unknown = checkpoint(Kernel::Able, "web", TreeFacts::Unknown("gone".into()));
+    let unknown = checkpoint(Kernel::Able, "web", TreeFacts::Unknown("gone".into()), MixedTree::Refuse);
     assert_eq!(unknown.action, Action::StandOutside, "CRIU still looks");
-    let hindered = checkpoint(Kernel::MaxIsZero, "web", TreeFacts::Unknown("gone".into()));
+    let hindered = checkpoint(Kernel::MaxIsZero, "web", TreeFacts::Unknown("gone".into()), MixedTree::Refuse);
     assert_eq!((hindered.action, hindered.hindered), (Action::Pass, true));
 }
 

@@ -83,7 +83,9 @@ impl Call<'_> {
             return Err(anyhow!(reason));
         }
         let verb = self.invocation.verb;
-        if hindered {
+        if hindered && action == Action::HoldOnHostTime {
+            log::warn!("{verb:?}: {reason}");
+        } else if hindered {
             log::warn!("{verb:?} goes on without help: {reason}");
         } else {
             log::debug!("{verb:?}: {action:?}, because {reason}");
