@@ -253,7 +253,8 @@ impl<'a> Invocation<'a> {
                 }
                 Word::Flag { name: b"help" | b"h", .. } => return Operands::default(),
                 Word::Flag { name, value, .. } => {
-                    operands.pre_dump |= name == b"pre-dump" && value.is_none_or(is_true);
+                    operands.pre_dump |=
+                        self.verb == Verb::Checkpoint && name == b"pre-dump" && value.is_none_or(is_true);
                     let known = flags
                         .iter()
                         .find(|flag| flag.long.as_bytes() == name || flag.short.is_some_and(|short| name == [short]));
@@ -298,7 +299,8 @@ impl<'a> Invocation<'a> {
                 Word::Flag { name, dashes: 2, .. } if explains(name) => return Operands::default(),
                 Word::Flag { name, value, dashes: 2 } => {
                     // From its second letter on it is no prefix of --parent-path.
-                    operands.pre_dump |= name.len() >= 2 && b"pre-dump".starts_with(name);
+                    operands.pre_dump |=
+                        self.verb == Verb::Checkpoint && name.len() >= 2 && b"pre-dump".starts_with(name);
                     if let Some(flag) = long_flag(flags, name) {
                         operands.set(flag, value.or_else(|| words.next()));
                     }
