@@ -141,6 +141,22 @@ impl State {
         Ok(Self { pid, start: ClockTicks(start), start_span, lists_time: false, file, text })
     }
 
+    /// The value of an annotation, which runc keeps among its labels (runc only).
+    pub fn annotation(&self, name: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Labelled {
+            config: Labels,
+        }
+        #[derive(Deserialize)]
+        struct Labels {
+            #[serde(default)]
+            labels: Option<Vec<String>>,
+        }
+        let state: Labelled = serde_json::from_str(&self.text).ok()?;
+        let value = |label: &String| Some(label.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        state.config.labels.iter().flatten().find_map(value)
+    }
+
     /// Writes the state's text with another start time.
     ///
     /// # Errors

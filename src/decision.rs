@@ -5,11 +5,12 @@
 //! only where going on would break what was asked for by name, or lose data.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::bundle::{Declared, View};
 use crate::criu::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::{Abilities, Kind};
-use crate::settings::{MixedImage, MixedTree, Restore, RestoredClocks};
+use crate::settings::{MixedImage, MixedTree, Mode, Restore, RestoredClocks, Shift};
 use crate::timens::{Id, Kernel};
 use crate::tree::Task;
 
@@ -19,8 +20,11 @@ pub enum Action {
     /// Nothing.
     Pass,
     /// Say it in config.json; the runtime makes the namespace.
-    Declare,
-    /// Take a declared plain one out of config.json, which this runtime would refuse.
+    Declare {
+        /// With the offsets that were asked for.
+        shifted: bool,
+    },
+    /// Take a declared one out of config.json, which this runtime would refuse, or nobody wants.
     Undeclare,
     /// Make the namespace; the runtime and the container inherit it.
     Emulate {
@@ -41,6 +45,26 @@ pub enum Action {
     ListTime,
     /// Stop with the reason as the error.
     Refuse,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Pass => "pass",
+            Self::Declare { shifted: false } => "declare",
+            Self::Declare { shifted: true } => "declare with offsets",
+            Self::Undeclare => "undeclare",
+            Self::Emulate { undeclare: false } => "emulate",
+            Self::Emulate { undeclare: true } => "undeclare and emulate",
+            Self::Enter => "enter",
+            Self::Pin => "pin",
+            Self::StandOutside => "stand outside",
+            Self::RepairImage => "repair the image",
+            Self::HoldOnHostTime => "hold on the host's time",
+            Self::ListTime => "list time",
+            Self::Refuse => "refuse",
+        })
+    }
 }
 
 /// An action and why.
@@ -76,14 +100,101 @@ pub struct ConfigFacts {
     pub view: View,
     /// config.json can be replaced.
     pub writable: bool,
+    /// What is wanted.
+    pub mode: Mode,
+    /// How the clocks of a new container shall differ from the host's.
+    pub shift: Shift,
 }
 
 /// create and run: a new container.
 pub fn create(facts: ConfigFacts) -> Decision {
+    let decision = match facts.mode {
+        Mode::Leave => return Decision::new(Action::Pass, "mode = \"leave\": config.json is left as it is"),
+        Mode::Host => on_host_time(facts),
+        Mode::Auto | Mode::Private => with_own_clocks(facts),
+    };
+    // Without a config.json the runtime will say so better.
+    if decision.action == Action::Refuse || facts.view == View::Missing {
+        return decision;
+    }
+    let Decision { action, reason, hindered } = &decision;
+    let shifted = matches!(action, Action::Declare { shifted: true });
+    if facts.shift.is_asked_for() && !shifted {
+        return Decision::new(
+            Action::Refuse,
+            format!("the container's annotations ask for clocks of its own, which it cannot be given: {reason}"),
+        );
+    }
+    let declared = matches!(facts.view, View::Understood { declared, .. } if declared != Declared::No);
+    let own = match action {
+        Action::Declare { .. } | Action::Emulate { .. } => true,
+        action => *action == Action::Pass && declared && !hindered,
+    };
+    if facts.mode == Mode::Private && !own {
+        return Decision::new(
+            Action::Refuse,
+            format!("mode = \"private\", and the container cannot be given a time namespace of its own: {reason}"),
+        );
+    }
+    decision
+}
+
+/// A container that shall not have a time namespace of its own.
+fn on_host_time(ConfigFacts { view, writable, .. }: ConfigFacts) -> Decision {
+    let pass = |reason: &'static str| Decision::new(Action::Pass, reason);
+    match view {
+        View::Missing | View::NoNamespaces => pass("mode = \"host\", and config.json declares no time namespace"),
+        View::Understood { declared: Declared::No, .. } => {
+            pass("mode = \"host\", and config.json declares no time namespace")
+        }
+        View::Understood { .. } if writable => {
+            Decision::new(Action::Undeclare, "mode = \"host\", and config.json declares a time namespace")
+        }
+        View::Understood { .. } => Decision::new(
+            Action::Refuse,
+            "mode = \"host\", but config.json declares a time namespace and cannot be replaced to take it out",
+        ),
+        View::Unreadable => Decision::hindered("mode = \"host\", but config.json is no regular file"),
+        View::NotUnderstood(why) => {
+            Decision::hindered(format!("mode = \"host\", but config.json is left alone: {why}"))
+        }
+    }
+}
+
+/// A container that shall have a time namespace of its own, and perhaps clocks.
+fn with_own_clocks(facts: ConfigFacts) -> Decision {
+    let ConfigFacts { runtime, view, writable, shift, .. } = facts;
+    let decision = with_own_namespace(facts);
+    if shift == Shift::None {
+        return decision;
+    }
+    let declared = if let View::Understood { declared, .. } = view { declared } else { Declared::No };
+    let cannot = match (decision.action, declared) {
+        (Action::Refuse, _) => return decision,
+        // Somebody has said so already, for this container.
+        (Action::Pass, Declared::Offsets | Declared::Path) if !shift.is_asked_for() => return decision,
+        (Action::Pass, Declared::Offsets) => "config.json has linux.timeOffsets of its own".to_owned(),
+        (Action::Pass, Declared::Path) => "config.json names a time namespace that exists already".to_owned(),
+        (Action::Declare { .. }, _) | (Action::Pass, Declared::Plain) if runtime.shifts() && writable => {
+            let reason = format!("{runtime} makes declared time namespaces, with clocks of their own");
+            return Decision::new(Action::Declare { shifted: true }, reason);
+        }
+        (Action::Declare { .. } | Action::Emulate { .. }, _) if !runtime.shifts() => {
+            format!("{runtime} cannot shift a container's clocks, which takes runc 1.2.6 or crun 1.8.4 and later")
+        }
+        _ => decision.reason.into_owned(),
+    };
+    let reason = if shift.is_asked_for() { cannot } else { format!("the clocks do not begin at zero: {cannot}") };
+    Decision { action: decision.action, reason: reason.into(), hindered: true }
+}
+
+fn with_own_namespace(facts: ConfigFacts) -> Decision {
     let ConfigFacts { runtime, .. } = facts;
     match needed(facts) {
         Need::Settled(decision) => decision,
-        Need::Declare => Decision::new(Action::Declare, format!("{runtime} makes declared time namespaces")),
+        Need::Declare => {
+            Decision::new(Action::Declare { shifted: false }, format!("{runtime} makes declared time namespaces"))
+        }
         // CRIU dumps a container only if all its namespaces belong to its user namespace, and one that the shim makes would
         // belong to its own. In the host's the container can be checkpointed, and has one from the first restore on.
         Need::Emulate { declared: true, user_namespace: true, why } => {
@@ -104,13 +215,21 @@ pub fn create(facts: ConfigFacts) -> Decision {
 /// restore: CRIU makes the namespace, with the clocks of the checkpoint; what is declared decides what exec does later.
 /// Nothing needs to be declared for a container that stays on the host's time.
 pub fn restore(facts: ConfigFacts, on_host_time: bool) -> Decision {
-    let ConfigFacts { runtime, .. } = facts;
+    let ConfigFacts { runtime, view, writable, mode, .. } = facts;
+    match mode {
+        Mode::Leave => return Decision::new(Action::Pass, "mode = \"leave\": config.json is left as it is"),
+        Mode::Host if writable && matches!(view, View::Understood { declared, .. } if declared != Declared::No) => {
+            return Decision::new(Action::Undeclare, "mode = \"host\", and config.json declares a time namespace");
+        }
+        _ => {}
+    }
     match needed(facts) {
         Need::Settled(decision) => decision,
         Need::Declare if on_host_time => Decision::new(Action::Pass, "the container stays on the host's time"),
-        Need::Declare => {
-            Decision::new(Action::Declare, format!("{runtime} then knows of the namespace that CRIU makes"))
-        }
+        Need::Declare => Decision::new(
+            Action::Declare { shifted: false },
+            format!("{runtime} then knows of the namespace that CRIU makes"),
+        ),
         Need::Emulate { declared, why, .. } => {
             let action = if declared { Action::Undeclare } else { Action::Pass };
             let who = if on_host_time { "and nobody makes one" } else { "CRIU makes it" };
@@ -141,7 +260,7 @@ enum Need {
 }
 
 fn needed(facts: ConfigFacts) -> Need {
-    let ConfigFacts { kernel, runtime, view, writable } = facts;
+    let ConfigFacts { kernel, runtime, view, writable, .. } = facts;
     let obstacle = kernel.obstacle();
     let pass = |reason: &'static str| Need::Settled(Decision::new(Action::Pass, reason));
     let refuse = |reason: String| Need::Settled(Decision::new(Action::Refuse, reason));
@@ -348,7 +467,7 @@ pub enum ImageFacts {
 
 /// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge, unless something is
 /// asked for that takes understanding.
-pub fn image(facts: ImageFacts, wanted: &Restore) -> Decision {
+pub fn image(facts: ImageFacts, wanted: Restore) -> Decision {
     let on_host_time = wanted.clocks != RestoredClocks::Continue;
     match facts {
         ImageFacts::Missing => Decision::new(Action::Pass, "there is no checkpoint image to look at"),

@@ -7,6 +7,7 @@
 //! Sources: runc's `main.go` and its commands (urfave/cli, Go's flag package), crun's `src/*.c` (argp with `ARGP_IN_ORDER`).
 
 use std::ffi::{CStr, OsStr};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 /// The verbs that the shim knows; every other one is the runtime's own business.
@@ -20,6 +21,20 @@ pub enum Verb {
     Restore,
     Features,
     Other,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Create => "create",
+            Self::Run => "run",
+            Self::Exec => "exec",
+            Self::Checkpoint => "checkpoint",
+            Self::Restore => "restore",
+            Self::Features => "features",
+            Self::Other => "another verb",
+        })
+    }
 }
 
 impl Verb {

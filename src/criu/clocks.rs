@@ -52,6 +52,9 @@ pub struct Clocks {
 }
 
 impl Clocks {
+    /// Both at zero.
+    pub const ZERO: Self = Self { monotonic_ns: Nanoseconds(0), boottime_ns: Nanoseconds(0) };
+
     /// By how much each is ahead of `other`'s.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
@@ -61,7 +64,9 @@ impl Clocks {
         }
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// Each later by what `other` says.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             monotonic_ns: self.monotonic_ns.plus(other.monotonic_ns),
             boottime_ns: self.boottime_ns.plus(other.boottime_ns),
@@ -83,6 +88,12 @@ impl fmt::Display for Clocks {
         } else {
             write!(formatter, "monotonic {monotonic}, boottime {boottime}")
         }
+    }
+}
+
+impl From<Clocks> for Offsets {
+    fn from(clocks: Clocks) -> Self {
+        Self { monotonic_ns: clocks.monotonic_ns.0, boottime_ns: clocks.boottime_ns.0 }
     }
 }
 
@@ -117,6 +128,11 @@ impl Here {
     /// namespace, whatever the own one is (criu/timens.c). None on a kernel without time namespaces.
     pub fn offsets_to(self, dumped: Clocks) -> Option<Clocks> {
         Some(dumped.minus(self.clocks.minus(self.offsets?)))
+    }
+
+    /// Those of the own time namespace. None on a kernel without.
+    pub fn own_offsets(self) -> Option<Clocks> {
+        self.offsets
     }
 
     /// What a process reads whose time namespace has these offsets. None on a kernel without time namespaces.

@@ -13,6 +13,7 @@ use crate::bundle::{Declared, View};
 use crate::decision::{self, Action, ConfigFacts, Decision};
 use crate::runtime::abilities::{self, Abilities};
 use crate::runtime::{Binary, criu, locate};
+use crate::settings::{Annotations, Settings, Wanted};
 use crate::timens::{self, Kernel, Offsets};
 
 #[derive(Serialize)]
@@ -67,9 +68,9 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
     let criu = look_at_criu();
     // Last, because it leaves this process in a new namespace.
     let kernel = kernel();
-    let Decision { action, reason, .. } = new_container(&kernel, abilities);
+    let Decision { action, reason, .. } = new_container(&kernel, abilities, &Settings::read()?);
     let mode = match action {
-        Action::Declare => "declare",
+        Action::Declare { .. } => "declare",
         Action::Emulate { .. } => "emulate",
         _ => "pass",
     };
@@ -86,9 +87,11 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
 }
 
 /// The decision about a container that says nothing of time namespaces itself.
-fn new_container(kernel: &KernelReport, runtime: Abilities) -> Decision {
+fn new_container(kernel: &KernelReport, runtime: Abilities, settings: &Settings) -> Decision {
     let view = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: false };
-    let decision = decision::create(ConfigFacts { kernel: Kernel::try_out(), runtime, view, writable: true });
+    let Wanted { mode, shift, .. } = Wanted::of(settings, Annotations::default());
+    let facts = ConfigFacts { kernel: Kernel::try_out(), runtime, view, writable: true, mode, shift };
+    let decision = decision::create(facts);
     match (&kernel.can_make, decision.action) {
         (Err(obstacle), Action::Emulate { .. }) => Decision::hindered(obstacle.clone()),
         _ => decision,

@@ -20,7 +20,7 @@ use crate::timens::{self, Kernel, Offsets};
 use crate::tree;
 
 pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
-    let mixed = Settings::read()?.checkpoint.mixed;
+    let mixed = Settings::read()?.checkpoint.mixed.unwrap_or_default();
     let found = look(call);
     let tree = match &found {
         Ok(found) => found.tree.clone(),

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! create, run and restore: what config.json says, and who makes the namespace.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::Call;
-use crate::bundle::{Config, View};
+use crate::bundle::{Config, Reading, View};
+use crate::criu::clocks::{Clocks, Here};
 use crate::decision::{self, Action, ConfigFacts, Decision};
-use crate::timens::{self, Kernel};
+use crate::settings::{Annotations, Mode, Settings, Shift, Wanted};
+use crate::timens::{self, Kernel, Offsets};
 
 pub(super) fn create(call: &Call<'_>) -> Result<()> {
-    act(call, &Bundle::read(call), Kernel::try_out(), decision::create)
+    act(call, &Bundle::read(call).asked()?, Kernel::try_out(), decision::create)
 }
 
 /// config.json, as far as it can be read.
@@ -17,6 +19,15 @@ pub(super) struct Bundle {
     config: Option<Config>,
     /// What to think of it if it could not be read.
     otherwise: View,
+}
+
+/// What config.json and the settings ask for.
+pub(super) struct Asked<'a> {
+    /// The file, and where in it a change would be.
+    file: Option<(&'a Config, Reading<'a>)>,
+    view: View,
+    /// By the settings and this container's annotations.
+    pub(super) wanted: Wanted,
 }
 
 impl Bundle {
@@ -30,26 +41,36 @@ impl Bundle {
         }
     }
 
-    pub(super) fn config(&self) -> Option<&Config> {
-        self.config.as_ref()
+    pub(super) fn asked(&self) -> Result<Asked<'_>> {
+        let file = self.config.as_ref().map(|config| (config, config.reading()));
+        let (view, annotations) = match &file {
+            Some((_, reading)) => (reading.view, reading.annotations()?),
+            None => (self.otherwise, Annotations::default()),
+        };
+        Ok(Asked { file, view, wanted: Wanted::of(&Settings::read()?, annotations) })
     }
 }
 
 /// Decides by what config.json says, and makes it so.
 pub(super) fn act(
     call: &Call<'_>,
-    bundle: &Bundle,
+    asked: &Asked<'_>,
     kernel: Kernel,
     decide: impl Fn(ConfigFacts) -> Decision,
 ) -> Result<()> {
-    let config = bundle.config();
-    let (view, splice) = config.map_or((bundle.otherwise, None), Config::view);
-    let mut facts = ConfigFacts { kernel, runtime: call.abilities, view, writable: true };
+    let Asked { file, view, wanted: Wanted { mode, shift, .. } } = asked;
+    let (view, mode, shift) = (*view, *mode, *shift);
+    let mut facts = ConfigFacts { kernel, runtime: call.abilities, view, writable: true, mode, shift };
     let mut action = call.take(decide(facts))?;
 
-    if matches!(action, Action::Declare | Action::Undeclare | Action::Emulate { undeclare: true }) {
-        let change = || config.zip(splice.as_ref()).context("there is nothing to change in config.json");
-        if let Err(error) = change().and_then(|(config, splice)| config.replace(splice)) {
+    if matches!(action, Action::Declare { .. } | Action::Undeclare | Action::Emulate { undeclare: true }) {
+        let (config, reading) = file.as_ref().context("there is no config.json to change")?;
+        let change = match action {
+            Action::Declare { shifted: true } => reading.declare(Some(offsets(shift)?)),
+            Action::Declare { .. } => reading.declare(None),
+            _ => reading.undeclare(),
+        };
+        if let Err(error) = config.replace(change) {
             // Whether the file can be replaced is known only by trying.
             log::debug!("{error:#}");
             facts.writable = false;
@@ -59,7 +80,22 @@ pub(super) fn act(
     if let Action::Emulate { .. } = action
         && let Err(error) = timens::make()
     {
+        if mode == Mode::Private {
+            return Err(
+                error.context("mode = \"private\", and the container cannot be given a time namespace of its own")
+            );
+        }
         call.take(Decision::hindered(format!("{error:#}")))?;
     }
     Ok(())
+}
+
+/// What to write into `linux.timeOffsets`, which counts from the initial time namespace, where the host may be in another.
+fn offsets(shift: Shift) -> Result<Offsets> {
+    let here = Here::look()?;
+    let clocks = match shift {
+        Shift::By(offsets) => here.own_offsets().map(|own| own.plus(Clocks::from(offsets))),
+        Shift::Zero | Shift::ZeroForAll | Shift::None => here.offsets_to(Clocks::ZERO),
+    };
+    clocks.map(Offsets::from).ok_or_else(|| anyhow!("this kernel has no time namespaces"))
 }

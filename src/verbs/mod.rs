@@ -83,12 +83,12 @@ impl Call<'_> {
             return Err(anyhow!(reason));
         }
         let verb = self.invocation.verb;
-        if hindered && action == Action::HoldOnHostTime {
-            log::warn!("{verb:?}: {reason}");
+        if hindered && action == Action::Pass {
+            log::warn!("{verb} goes on without help: {reason}");
         } else if hindered {
-            log::warn!("{verb:?} goes on without help: {reason}");
+            log::warn!("{verb}: {action}, though {reason}");
         } else {
-            log::debug!("{verb:?}: {action:?}, because {reason}");
+            log::debug!("{verb}: {action}, because {reason}");
         }
         Ok(action)
     }

@@ -14,25 +14,15 @@ use crate::criu::{host_time, originals};
 use crate::decision::{self, Action, Decision, ImageFacts};
 use crate::invocation::Operands;
 use crate::runtime::abilities::Kind;
-use crate::settings::{Restore, RestoredClocks, Settings};
+use crate::settings::Restore;
 use crate::text::printable;
 use crate::timens::Kernel;
 
 pub(super) fn restore(call: &Call<'_>) -> Result<()> {
     let bundle = create::Bundle::read(call);
-    let wanted = wanted(&bundle)?;
-    let on_host_time = prepare_image(call, &wanted)?;
-    create::act(call, &bundle, Kernel::look(), |facts| decision::restore(facts, on_host_time))
-}
-
-/// What the settings and this container's annotations ask for.
-fn wanted(bundle: &create::Bundle) -> Result<Restore> {
-    let mut wanted = Settings::read()?.restore;
-    if let Some(config) = bundle.config() {
-        let annotation = config.annotation(RestoredClocks::ANNOTATION)?;
-        wanted.clocks = wanted.clocks.or_annotated(annotation.as_deref())?;
-    }
-    Ok(wanted)
+    let asked = bundle.asked()?;
+    let on_host_time = prepare_image(call, asked.wanted.restore)?;
+    create::act(call, &asked, Kernel::look(), |facts| decision::restore(facts, on_host_time))
 }
 
 /// An image that was understood.
@@ -67,7 +57,7 @@ impl Looked {
 
 /// Repairs a mixed image, holds one on the host's time, and tells whether it is. What goes wrong here stops the restore
 /// only if something was asked for by name: else CRIU decides.
-fn prepare_image(call: &Call<'_>, wanted: &Restore) -> Result<bool> {
+fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
     let folder = Folder(image_folder(&call.operands, call.abilities.kind));
     let looked = Looked::at(&folder);
     let facts = match &looked {
