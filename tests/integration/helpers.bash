@@ -19,7 +19,7 @@ setup() {
   mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,mnt}
   cp /bin/busybox "$ROOTFS/bin/busybox"
   local name
-  for name in sh sleep readlink cat kill ls tail tty id; do ln -s busybox "$ROOTFS/bin/$name"; done
+  for name in sh sleep readlink cat kill ls tail tty id uptime; do ln -s busybox "$ROOTFS/bin/$name"; done
   PIDS=()
   make_config "$BUNDLE"
 }
