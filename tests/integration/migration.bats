@@ -29,6 +29,7 @@ machine() { # machine MONOTONIC BOOTTIME
   PIDS+=("$holder")
   for _ in $(seq 50); do [[ $(readlink "/proc/$holder/exe") == */sleep ]] && break; sleep 0.1; done
   MACHINE=(nsenter --time="/proc/$holder/ns/time_for_children")
+  # shellcheck disable=SC2034  # The helpers' own.
   HOST_NS=$("${MACHINE[@]}" readlink /proc/self/ns/time)
   read -r _ own uptime _ <<<"$(clocks)"
   ((own / 1000000 - $1 < 3 && uptime / 1000000 - $2 < 3)) || fail "up for $own and $uptime us instead of $1 and $2 s"
@@ -40,23 +41,26 @@ prepare() {
   mkdir "$ROOTFS/samples"
   cp "$TNS_TOOLS/clocks" "$ROOTFS/bin/clocks"
   edit_config "$BUNDLE" '.process.args = ["sh", "-c", "clocks /samples/child & exec clocks /samples/init"]'
-  STOPPED=() TOOK=()
+  STOPPED=() RECORDED=() TOOK=()
 }
 
 sampler() { # sampler bare|shim NAME: another such process, by exec
   "$1" exec c sh -c "clocks /samples/$2 >/dev/null 2>&1 &"
 }
 
-# So that there is something to compare, of every process.
+# Until there is something to compare, of every process.
 sampled() { # sampled NAME...
-  local name lines
+  local name file lines
   for name in "$@"; do
-    lines=$(wc -l <"$ROOTFS/samples/$name" || echo 0)
+    file=$ROOTFS/samples/$name lines=0
     for _ in $(seq 100); do
-      (($(wc -l <"$ROOTFS/samples/$name") < lines + 20)) || continue 2
+      if [[ -s $file ]]; then
+        if ((lines == 0)); then lines=$(wc -l <"$file"); fi
+        if (($(wc -l <"$file") >= lines + 20)); then continue 2; fi
+      fi
       sleep 0.05
     done
-    fail "$name stands still: $(tail -n 1 "$ROOTFS/samples/$name")"
+    fail "$name stands still: $(tail -n 1 "$file")"
   done
 }
 
@@ -65,6 +69,8 @@ migrate() { # migrate bare|shim MONOTONIC BOOTTIME
   checkpoint "$1" c "$image"
   [[ $(status_of c) != running ]] || fail "still running"
   STOPPED+=("$(wall)")
+  RECORDED+=("$("$TNS_BIN/tnsctl" images --json "$WORK/$image" |
+    jq -r '.clocks | "\(.monotonic_ns / 1000 | floor) \(.boottime_ns / 1000 | floor)"')")
   # On the way its clocks stand still.
   sleep 0.5
   machine "$2" "$3"
@@ -81,15 +87,25 @@ never_back() { # never_back NAME
     END { exit back }' "$ROOTFS/samples/$1" || fail "the clocks of $1 went back"
 }
 
-# By how much the clocks of a process went on over its checkpoint: at least not back, at most as long as the restore took.
-goes_on() { # goes_on NAME CHECKPOINT
-  local monotonic boottime most=$((TOOK[$2] + 100000))
-  read -r monotonic boottime < <(awk -v stopped="${STOPPED[$2]}" '
-    $1 < stopped { monotonic = $2; boottime = $3; before = 1; next }
-    before { printf "%.0f %.0f\n", $2 - monotonic, $3 - boottime; exit }' "$ROOTFS/samples/$1")
-  echo "# checkpoint $2: clocks of $1 went on by $monotonic and $boottime us, the restore took ${TOOK[$2]} us" >&3
-  ((monotonic >= 0 && monotonic < most)) || fail "monotonic clock of $1: $monotonic us"
-  ((boottime >= 0 && boottime < most)) || fail "boottime clock of $1: $boottime us"
+# The clocks of processes go on from what their checkpoint has recorded: not back, and by no more than the restore took. What was
+# recorded is true: the clocks had come that far while the checkpoint was made, of which most is waiting for the freezer.
+go_on() { # go_on CHECKPOINT NAME...
+  local checkpoint=$1 took=${TOOK[$1]} name clock recorded last first made before after largest=0
+  shift
+  read -ra recorded <<<"- ${RECORDED[$checkpoint]}"
+  for name in "$@"; do
+    read -ra last < <(awk -v stopped="${STOPPED[$checkpoint]}" '$1 < stopped { last = $0 } END { print last }' "$ROOTFS/samples/$name")
+    read -ra first < <(awk -v stopped="${STOPPED[$checkpoint]}" '$1 > stopped { print; exit }' "$ROOTFS/samples/$name")
+    ((${#last[@]} == 4 && ${#first[@]} == 4)) || fail "$name was not there before or after checkpoint $checkpoint"
+    made=$((STOPPED[checkpoint] - last[0]))
+    for clock in 1 2; do
+      before=$((recorded[clock] - last[clock])) after=$((first[clock] - recorded[clock]))
+      ((before >= 0 && before <= made)) || fail "recorded $before us after the last sample of $name, of $made us"
+      ((after >= 0 && after < took + 100000)) || fail "the clocks of $name went on by $after us, the restore took $took us"
+      if ((after > largest)); then largest=$after; fi
+    done
+  done
+  echo "# checkpoint $checkpoint: the clocks went on by at most $largest us, the restore took $took us" >&3
 }
 
 # How far the clocks of some processes are apart, at the same time of the wall clock: "MONOTONIC BOOTTIME" in microseconds. Every
@@ -146,8 +162,8 @@ journey() { # journey MONOTONIC BOOTTIME MONOTONIC BOOTTIME: of the second and t
   STOPPED+=("$(wall)")
 
   for name in init child first second third; do never_back "$name"; done
-  for name in init child first; do goes_on "$name" 0; done
-  for name in init child first second; do goes_on "$name" 1; done
+  go_on 0 init child first
+  go_on 1 init child first second
   agree 0 "${STOPPED[0]}" init child first
   agree "${STOPPED[0]}" "${STOPPED[1]}" init child first second
   agree "${STOPPED[1]}" "${STOPPED[2]}" init child first second third
