@@ -120,19 +120,6 @@ stop() { # stop ID: its PID 1 ends, the runtime keeps its folder
   is "$(of tns-c '[.verdict, .runtime]')" "[\"agree\",\"$TNS_RUNTIME\"]"
 }
 
-@test "an exec that is just on its way in is no risk" {
-  start shim c
-  (while [[ ! -e $WORK/end ]]; do shim exec c sh -c ':'; done) >/dev/null 2>&1 3>&- &
-  executing=$!
-  PIDS+=("$executing")
-  for _ in $(seq 100); do
-    run all
-    is "$status" 0
-  done
-  touch "$WORK/end"
-  wait "$executing" || true
-}
-
 @test "an id and --all exclude each other, and one of them is needed" {
   run "$TNS_BIN/tnsctl" inspect --all c
   is "$status" 2

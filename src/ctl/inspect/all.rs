@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -17,10 +16,6 @@ use crate::ctl::{Verdict, print, table};
 use crate::runtime::abilities::Kind;
 use crate::text::printable;
 use crate::timens::Id;
-
-/// An exec's process is in the control group of a container a moment before it is in the time namespace. Who disagrees for
-/// longer than that is no such one.
-const SETTLED: Duration = Duration::from_millis(200);
 
 #[derive(Serialize)]
 struct Container {
@@ -113,17 +108,7 @@ fn unknown(error: &anyhow::Error) -> Found {
 }
 
 fn look(state: &State, host: Id) -> Found {
-    let twice = || -> Result<Seen> {
-        let first = see(state, host)?;
-        if first.disagreeing.is_empty() {
-            return Ok(first);
-        }
-        std::thread::sleep(SETTLED);
-        let mut second = see(state, host)?;
-        second.disagreeing.retain(|process| first.disagreeing.contains(process));
-        Ok(second)
-    };
-    match twice() {
+    match see(state, host) {
         Ok(seen) if seen.disagreeing.is_empty() => Found::Agree(seen),
         Ok(seen) => Found::AtRisk(seen),
         // What fails meanwhile may fail because the container has ended.
