@@ -94,7 +94,8 @@ go_on() { # go_on CHECKPOINT NAME...
   shift
   read -ra recorded <<<"- ${RECORDED[$checkpoint]}"
   for name in "$@"; do
-    read -ra last < <(awk -v stopped="${STOPPED[$checkpoint]}" '$1 < stopped { last = $0 } END { print last }' "$ROOTFS/samples/$name")
+    # Not one that the checkpoint has come into.
+    read -ra last < <(awk -v stopped="${STOPPED[$checkpoint]}" '$4 < stopped { last = $0 } END { print last }' "$ROOTFS/samples/$name")
     read -ra first < <(awk -v stopped="${STOPPED[$checkpoint]}" '$1 > stopped { print; exit }' "$ROOTFS/samples/$name")
     ((${#last[@]} == 4 && ${#first[@]} == 4)) || fail "$name was not there before or after checkpoint $checkpoint"
     made=$((STOPPED[checkpoint] - last[0]))
