@@ -130,7 +130,6 @@ apart() { # apart FROM TO NAME...
 agree() { # agree FROM TO NAME...
   local monotonic boottime
   read -r monotonic boottime <<<"$(apart "$@")"
-  echo "# apart: $monotonic and $boottime us (${*:3})" >&3
   ((monotonic < 5000 && boottime < 5000)) || fail "processes ${*:3} disagree by $monotonic and $boottime us"
 }
 
