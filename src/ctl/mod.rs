@@ -39,11 +39,15 @@ enum Command {
     },
     /// A container's time namespace, and every process of it that is in another one.
     ///
-    /// Exit status: 0 if all processes agree, 1 if some do not, 2 on errors.
+    /// Exit status: 0 if all processes agree, 1 if some do not, 2 on errors. With --all: 1 if a container is at risk, else 2
+    /// if one could not be looked at.
     Inspect {
         /// A container's id, or the PID of its first process
-        #[arg(value_name = "ID|PID")]
-        container: String,
+        #[arg(value_name = "ID|PID", required_unless_present = "all", conflicts_with = "all")]
+        container: Option<String>,
+        /// List every container of runc and crun, and which are at risk: their processes disagree, so a checkpoint would be lost
+        #[arg(long)]
+        all: bool,
         /// Where the runtime keeps its containers [default: the places that runc, crun and the engines use]
         #[arg(long, value_name = "DIR")]
         root: Vec<PathBuf>,
@@ -88,7 +92,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Doctor { runtime } => doctor::run(runtime.as_deref(), arguments.json),
-        Command::Inspect { container, root } => inspect::run(&container, root, arguments.json),
+        Command::Inspect { container: Some(container), root, .. } => inspect::run(&container, root, arguments.json),
+        Command::Inspect { container: None, root, .. } => inspect::all::run(root, arguments.json),
         Command::Images { folder } => images::run(&folder, arguments.json),
         Command::Repair { folder, undo, dry_run } => repair::run(&folder, undo, dry_run, arguments.json),
     };
