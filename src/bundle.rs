@@ -99,9 +99,7 @@ impl Config {
 
     /// What it says, and what a change of it needs to know.
     pub fn reading(&self) -> Reading<'_> {
-        let not_understood = |why| Reading { view: View::NotUnderstood(why), annotations: None, places: None };
-        let Ok(text) = std::str::from_utf8(&self.text) else { return not_understood("it is not UTF-8") };
-        read(text).unwrap_or_else(|_| not_understood("it is not JSON"))
+        Reading::of(&self.text)
     }
 
     /// Replaces the file by the changed text, atomically: mode and owner stay, other names and extended attributes of the
@@ -148,7 +146,14 @@ struct Places<'a> {
     offsets: Option<&'a str>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    /// Reads the text of a config.json.
+    pub fn of(text: &'a [u8]) -> Self {
+        let not_understood = |why| Self { view: View::NotUnderstood(why), annotations: None, places: None };
+        let Ok(text) = std::str::from_utf8(text) else { return not_understood("it is not UTF-8") };
+        read(text).unwrap_or_else(|_| not_understood("it is not JSON"))
+    }
+
     /// The container's own annotations about time; none where config.json is not understood.
     ///
     /// # Errors
@@ -202,7 +207,6 @@ fn time_offsets(Offsets { monotonic_ns, boottime_ns }: Offsets) -> String {
     format!(r#"{{"monotonic":{},"boottime":{}}}"#, clock(monotonic_ns), clock(boottime_ns))
 }
 
-/// Reads the text of a config.json.
 fn read(text: &str) -> serde_json::Result<Reading<'_>> {
     let [linux, annotations] = json::members(text, ["linux", "annotations"])?;
     let (view, places) = match linux {

@@ -139,6 +139,21 @@ pub fn create(facts: ConfigFacts) -> Decision {
     decision
 }
 
+/// A new container whose config.json passes through a hook, which makes no namespaces: only what is declared helps.
+pub fn create_by_hook(facts: ConfigFacts) -> Decision {
+    let decision = create(facts);
+    let Action::Emulate { undeclare } = decision.action else { return decision };
+    let reason = format!("{}, and a hook cannot: use tns-shim as the runtime", decision.reason);
+    if facts.mode == Mode::Private {
+        return Decision::new(
+            Action::Refuse,
+            format!("mode = \"private\", and the container cannot be given a time namespace of its own: {reason}"),
+        );
+    }
+    let action = if undeclare { Action::Undeclare } else { Action::Pass };
+    Decision { action, ..Decision::hindered(reason) }
+}
+
 /// A container that shall not have a time namespace of its own.
 fn on_host_time(ConfigFacts { view, writable, .. }: ConfigFacts) -> Decision {
     let pass = |reason: &'static str| Decision::new(Action::Pass, reason);
@@ -205,10 +220,9 @@ fn with_own_namespace(facts: ConfigFacts) -> Decision {
         Need::Emulate { why, .. } if !runtime.keeps_known_state() => {
             Decision::hindered(format!("{why}, and {NO_STATE}"))
         }
-        Need::Emulate { declared, why, .. } => Decision::new(
-            Action::Emulate { undeclare: declared },
-            format!("{why}, so the shim makes the time namespace"),
-        ),
+        Need::Emulate { declared, why, .. } => {
+            Decision::new(Action::Emulate { undeclare: declared }, format!("{why}, so the shim makes it"))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
 
+use crate::criu::clocks::{Clocks, Here};
 use crate::timens::Offsets;
 
 /// Set when building, see the Makefile.
@@ -229,6 +230,21 @@ pub struct Restore {
     pub clocks: RestoredClocks,
     /// What becomes of an image whose processes disagree about time.
     pub mixed: MixedImage,
+}
+
+impl Shift {
+    /// What to write into `linux.timeOffsets`, which counts from the initial time namespace, where the host may be in another.
+    ///
+    /// # Errors
+    /// The kernel has no time namespaces.
+    pub fn offsets(self) -> Result<Offsets> {
+        let here = Here::look()?;
+        let clocks = match self {
+            Self::By(offsets) => here.own_offsets().map(|own| own.plus(Clocks::from(offsets))),
+            Self::Zero | Self::ZeroForAll | Self::None => here.offsets_to(Clocks::ZERO),
+        };
+        clocks.map(Offsets::from).context("this kernel has no time namespaces")
+    }
 }
 
 impl Wanted {

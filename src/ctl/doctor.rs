@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::{Verdict, print, table};
 use crate::bundle::{Declared, View};
 use crate::decision::{self, Action, ConfigFacts, Decision};
 use crate::runtime::abilities::{self, Abilities};
-use crate::runtime::{Binary, criu, locate};
+use crate::runtime::criu;
 use crate::settings::{Annotations, Settings, Wanted};
 use crate::timens::{self, Kernel, Offsets};
 
@@ -56,14 +56,7 @@ struct CriuReport {
 }
 
 pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
-    let binary = match runtime {
-        Some(path) if path.components().count() > 1 => {
-            let path = std::path::absolute(path).context("find the working folder")?;
-            Binary::at(path.clone()).with_context(|| format!("look at {}", path.display()))?
-        }
-        Some(name) => locate::named(name.as_os_str())?,
-        None => locate::runtime(OsStr::new("tns-shim"))?,
-    };
+    let binary = super::runtime(runtime)?;
     let abilities = abilities::probe(&binary.path)?;
     let criu = look_at_criu();
     // Last, because it leaves this process in a new namespace.

@@ -2,19 +2,24 @@
 //! tnsctl: looks at what the shim can do here, and at the time namespaces of containers and checkpoints. Only `repair`
 //! changes anything.
 
+mod config;
 mod doctor;
+mod hook;
 mod images;
 mod inspect;
 mod repair;
 mod table;
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+
+use crate::runtime::{Binary, locate};
 
 /// Looks at the time namespaces of containers, and at what tns-shim can do on this machine.
 #[derive(Parser)]
@@ -37,6 +42,15 @@ enum Command {
         #[arg(long)]
         runtime: Option<PathBuf>,
     },
+    /// The settings in force, and where each comes from.
+    Config {
+        /// Those of the container with this bundle: the annotations in its config.json win over the file
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
+    },
+    /// For engines whose runtime may not be changed: a container's config.json on its way to the runtime.
+    #[command(subcommand)]
+    Hook(Hook),
     /// A container's time namespace, and every process of it that is in another one.
     ///
     /// Exit status: 0 if all processes agree, 1 if some do not, 2 on errors. With --all: 1 if a container is at risk, else 2
@@ -80,6 +94,19 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Hook {
+    /// Reads config.json from standard input, declares a time namespace as the shim would, and prints it.
+    ///
+    /// Podman calls it at stage precreate. It sees neither exec nor checkpoint nor restore, and declares only what the runtime
+    /// makes by itself.
+    Precreate {
+        /// The runtime that the container will be given to [default: the one that the shim would wrap]
+        #[arg(long)]
+        runtime: Option<PathBuf>,
+    },
+}
+
 /// Whether what was looked at is as it should be.
 enum Verdict {
     Good,
@@ -91,6 +118,8 @@ pub fn main() -> ExitCode {
     env_logger::init();
     let arguments = Arguments::parse();
     let result = match arguments.command {
+        Command::Config { bundle } => config::run(bundle.as_deref(), arguments.json),
+        Command::Hook(Hook::Precreate { runtime }) => hook::precreate(runtime.as_deref()),
         Command::Doctor { runtime } => doctor::run(runtime.as_deref(), arguments.json),
         Command::Inspect { container: Some(container), root, .. } => inspect::run(&container, root, arguments.json),
         Command::Inspect { container: None, root, .. } => inspect::all::run(root, arguments.json),
@@ -104,6 +133,18 @@ pub fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "tnsctl: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// The runtime that is asked for: a path, a name in PATH, or what the shim would wrap.
+fn runtime(asked: Option<&Path>) -> Result<Binary> {
+    match asked {
+        Some(path) if path.components().count() > 1 => {
+            let path = std::path::absolute(path).context("find the working folder")?;
+            Binary::at(path.clone()).with_context(|| format!("look at {}", path.display()))
+        }
+        Some(name) => locate::named(name.as_os_str()),
+        None => locate::runtime(OsStr::new("tns-shim")),
     }
 }
 

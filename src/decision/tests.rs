@@ -185,6 +185,27 @@ fn the_mode_says_whether_a_container_gets_its_own() {
 }
 
 #[test]
+fn a_hook_only_declares() {
+    use Action::{Pass, Refuse, Undeclare};
+    for (runtime, view, auto, private) in [
+        (RUNC_1_3, NO, DECLARE, DECLARE),
+        (RUNC_1_3, PLAIN, Pass, Pass),
+        (CRUN_1_21, NO, DECLARE, DECLARE),
+        (CRUN_1_21, JOINED_PID, Pass, Refuse),
+        (RUNC_1_1, NO, Pass, Refuse),
+        // Without the shim the runtime would refuse it.
+        (RUNC_1_1, PLAIN, Undeclare, Refuse),
+    ] {
+        for (mode, action) in [(Mode::Auto, auto), (Mode::Private, private)] {
+            let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable: true, mode, shift: Shift::None };
+            let decision = create_by_hook(facts);
+            assert_eq!(decision.action, action, "{facts:?}");
+            assert_eq!(decision.hindered, create(facts).action != decision.action && mode == Mode::Auto, "{facts:?}");
+        }
+    }
+}
+
+#[test]
 fn clocks_are_shifted_where_the_runtime_can() {
     use Action::{Pass, Refuse};
     let by = Shift::By(Offsets { monotonic_ns: 1, boottime_ns: 0 });

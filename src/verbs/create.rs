@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! create, run and restore: what config.json says, and who makes the namespace.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
 use super::Call;
 use crate::bundle::{Config, Reading, View};
-use crate::criu::clocks::{Clocks, Here};
 use crate::decision::{self, Action, ConfigFacts, Decision};
-use crate::settings::{Annotations, Mode, Settings, Shift, Wanted};
-use crate::timens::{self, Kernel, Offsets};
+use crate::settings::{Annotations, Mode, Settings, Wanted};
+use crate::timens::{self, Kernel};
 
 pub(super) fn create(call: &Call<'_>) -> Result<()> {
     act(call, &Bundle::read(call).asked()?, Kernel::try_out(), decision::create)
@@ -66,7 +65,7 @@ pub(super) fn act(
     if matches!(action, Action::Declare { .. } | Action::Undeclare | Action::Emulate { undeclare: true }) {
         let (config, reading) = file.as_ref().context("there is no config.json to change")?;
         let change = match action {
-            Action::Declare { shifted: true } => reading.declare(Some(offsets(shift)?)),
+            Action::Declare { shifted: true } => reading.declare(Some(shift.offsets()?)),
             Action::Declare { .. } => reading.declare(None),
             _ => reading.undeclare(),
         };
@@ -88,14 +87,4 @@ pub(super) fn act(
         call.take(Decision::hindered(format!("{error:#}")))?;
     }
     Ok(())
-}
-
-/// What to write into `linux.timeOffsets`, which counts from the initial time namespace, where the host may be in another.
-fn offsets(shift: Shift) -> Result<Offsets> {
-    let here = Here::look()?;
-    let clocks = match shift {
-        Shift::By(offsets) => here.own_offsets().map(|own| own.plus(Clocks::from(offsets))),
-        Shift::Zero | Shift::ZeroForAll | Shift::None => here.offsets_to(Clocks::ZERO),
-    };
-    clocks.map(Offsets::from).ok_or_else(|| anyhow!("this kernel has no time namespaces"))
 }
