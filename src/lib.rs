@@ -17,12 +17,15 @@
 //! | [`container`], [`tree`] | a container's PID 1, proven, and the processes below it |
 //! | [`timens`], [`state_view`] | making and entering time namespaces, and what the runtime must be shown inside |
 //! | [`criu`] | checkpoint images: whether they can be restored, and how to repair them |
+//! | [`archive`] | checkpoints in archives: Podman's, containerd's |
 //! | [`replacement`] | files that change whole or not at all |
 //! | [`oci_log`] | the `--log` file that engines read |
 //! | [`text`] | what others have chosen to be shown, made fit for logs and terminals |
 //! | [`sys`] | every `unsafe` |
 //! | [`ctl`] | tnsctl, for people |
 
+#[cfg(feature = "ctl")]
+pub mod archive;
 pub mod bundle;
 pub mod container;
 pub mod criu;

@@ -9,7 +9,7 @@
 
 use anyhow::{Context, Result};
 
-use super::images::{Folder, Images, Source, TIMENS_OF_CRIU, ids_name};
+use super::images::{Images, Source, TIMENS_OF_CRIU, ids_name};
 use super::originals::{self, Edit};
 use super::repair::moved;
 
@@ -31,10 +31,10 @@ pub fn plan(images: &Images, source: &impl Source) -> Result<Vec<Edit>> {
 }
 
 /// Whether the image is one that this has changed, and that would be restored without its clocks.
-pub fn is_held(images: &Images, folder: &Folder) -> bool {
+pub fn is_held(images: &Images, source: &impl Source) -> bool {
     let first = images.first();
     first.time().is_some()
         && first.time() == images.criu
-        && !folder.path(TIMENS_OF_CRIU).exists()
-        && (originals::has(folder, TIMENS_OF_CRIU) || originals::has(folder, &ids_name(first.pid)))
+        && source.file(TIMENS_OF_CRIU).is_ok_and(|stored| stored.is_none())
+        && (originals::has(source, TIMENS_OF_CRIU) || originals::has(source, &ids_name(first.pid)))
 }

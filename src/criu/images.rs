@@ -42,8 +42,8 @@ pub const INVENTORY_NAME: &str = "inventory.img";
 /// The file of the clocks where the first process was in CRIU's own time namespace.
 pub const TIMENS_OF_CRIU: &str = "timens-0.img";
 
-/// What follows the magic numbers is read into memory. Those of real checkpoints have some kilobytes.
-const LARGEST: u64 = 64 << 20;
+/// The most bytes that a file may have, because it is read into memory. Those of real checkpoints have some kilobytes.
+pub const LARGEST: u64 = 64 << 20;
 
 /// One file of a checkpoint.
 #[derive(Debug)]

@@ -18,7 +18,8 @@ use anyhow::{Context, Result, bail};
 use super::images::{Folder, INVENTORY_NAME, Images, Source, TIMENS_OF_CRIU};
 use crate::replacement::Replacement;
 
-const SUFFIX: &str = ".tns-orig";
+/// What the name of an original ends with.
+pub const SUFFIX: &str = ".tns-orig";
 
 /// One file and what becomes of it.
 #[derive(Debug)]
@@ -69,16 +70,16 @@ fn original(name: &str) -> String {
     format!("{name}{SUFFIX}")
 }
 
-fn required(folder: &Folder, name: &str) -> Result<Vec<u8>> {
-    let stored = folder.file(name).with_context(|| format!("read {name}"))?;
+fn required(source: &impl Source, name: &str) -> Result<Vec<u8>> {
+    let stored = source.file(name).with_context(|| format!("read {name}"))?;
     Ok(stored.with_context(|| format!("there is no {name}"))?.bytes)
 }
 
-/// Whether the originals, if any, are of the checkpoint that is in the folder now.
-fn are_current(folder: &Folder) -> Result<bool> {
+/// Whether the originals, if any, are of the checkpoint that is there now.
+fn are_current(source: &impl Source) -> Result<bool> {
     let name = original(INVENTORY_NAME);
-    let kept = folder.file(&name).with_context(|| format!("read {name}"))?;
-    Ok(kept.is_some_and(|kept| required(folder, INVENTORY_NAME).is_ok_and(|now| now == kept.bytes)))
+    let kept = source.file(&name).with_context(|| format!("read {name}"))?;
+    Ok(kept.is_some_and(|kept| required(source, INVENTORY_NAME).is_ok_and(|now| now == kept.bytes)))
 }
 
 /// Says which checkpoint the originals are of, and takes away those of another one, which is no longer there.
@@ -125,6 +126,14 @@ fn is_original(images: &Images, name: &str, original: &[u8], now: Option<&[u8]>)
     original == now || moved().is_some_and(|moved| moved == now)
 }
 
+/// The name of the file whose original has this name.
+pub fn changed(original: &str) -> Option<&str> {
+    let name = original.strip_suffix(SUFFIX)?;
+    let is_ours =
+        name == TIMENS_OF_CRIU || name.strip_prefix("ids-").and_then(|rest| rest.strip_suffix(".img")).is_some();
+    is_ours.then_some(name)
+}
+
 /// The names of the files whose originals are beside, sorted.
 ///
 /// # Errors
@@ -134,19 +143,15 @@ pub fn names(folder: &Folder) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).with_context(context)? {
         let name = entry.with_context(context)?.file_name();
-        let name = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-        let is_ours = |name: &&str| {
-            *name == TIMENS_OF_CRIU || name.strip_prefix("ids-").and_then(|rest| rest.strip_suffix(".img")).is_some()
-        };
-        names.extend(name.filter(is_ours).map(str::to_owned));
+        names.extend(name.to_str().and_then(changed).map(str::to_owned));
     }
     names.sort_unstable();
     Ok(names)
 }
 
 /// Whether the original of the file is beside it.
-pub fn has(folder: &Folder, name: &str) -> bool {
-    fs::symlink_metadata(folder.path(&original(name))).is_ok() && are_current(folder).unwrap_or(false)
+pub fn has(source: &impl Source, name: &str) -> bool {
+    source.file(&original(name)).is_ok_and(|kept| kept.is_some()) && are_current(source).unwrap_or(false)
 }
 
 /// Puts all originals back, and tells whose.

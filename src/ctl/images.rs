@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tnsctl images`: what a checkpoint says about time, and whether it can be restored.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::checkpoint::{Checkpoint, Place};
 use super::{Verdict, print, table};
 use crate::criu::clocks::{Clocks, Here};
-use crate::criu::images::{Folder, Images, Task};
+use crate::criu::host_time;
+use crate::criu::images::{Images, Task};
 use crate::criu::record::{Mode, Record, TimeNamespace};
-use crate::criu::{host_time, originals};
 use crate::text::printable;
 
 #[derive(Serialize)]
 struct Report {
-    folder: PathBuf,
+    #[serde(flatten)]
+    place: Place,
     /// `whole` or `mixed`.
     verdict: &'static str,
     processes: Vec<Process>,
@@ -46,36 +48,36 @@ struct Process {
 }
 
 pub(super) fn run(path: &Path, json: bool) -> Result<Verdict> {
-    let folder = Folder(path.to_owned());
-    let report = look(&folder).with_context(|| format!("look at the checkpoint image {}", path.display()))?;
+    let report = look(path).with_context(|| format!("look at the checkpoint image {}", path.display()))?;
     print(&report, json, text)?;
     Ok(if report.verdict == "whole" { Verdict::Good } else { Verdict::Bad })
 }
 
-fn look(folder: &Folder) -> Result<Report> {
-    let images = Images::read(folder)?;
-    let clocks = images.clocks(folder)?.map(|(clocks, _)| clocks);
-    let processes = images.tasks().iter().map(|task| process(folder, &images, task)).collect::<Result<_>>()?;
+fn look(path: &Path) -> Result<Report> {
+    let checkpoint = Checkpoint::open(path)?;
+    let images = Images::read(&checkpoint)?;
+    let clocks = images.clocks(&checkpoint)?.map(|(clocks, _)| clocks);
+    let processes = images.tasks().iter().map(|task| process(&checkpoint, &images, task)).collect::<Result<_>>()?;
     let here = Here::look()?;
-    let (record, record_problem) = match Record::read(folder) {
+    let (record, record_problem) = match Record::read(&checkpoint) {
         Ok(record) => (record, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
     Ok(Report {
-        folder: folder.0.clone(),
+        place: checkpoint.place(path),
         verdict: if images.strays().next().is_none() { "whole" } else { "mixed" },
         processes,
         clocks,
         offsets_here: clocks.and_then(|clocks| here.offsets_to(clocks)),
         goes_back_on_host_time: clocks.map(|clocks| here.goes_back_from(clocks)),
-        held_on_host_time: host_time::is_held(&images, folder),
-        changed: originals::names(folder)?,
+        held_on_host_time: host_time::is_held(&images, &checkpoint),
+        changed: checkpoint.changed()?,
         record,
         record_problem,
     })
 }
 
-fn process(folder: &Folder, images: &Images, task: &Task) -> Result<Process> {
+fn process(checkpoint: &Checkpoint, images: &Images, task: &Task) -> Result<Process> {
     let time = task.time();
     let note = match time {
         _ if task.ids.is_none() => "a zombie",
@@ -84,7 +86,7 @@ fn process(folder: &Folder, images: &Images, task: &Task) -> Result<Process> {
         _ => "in a time namespace of its own",
     };
     let agrees = task.ids.is_none() || note.is_empty();
-    Ok(Process { pid: task.pid, command: images.command(folder, task.pid)?, time_ns_id: time, agrees, note })
+    Ok(Process { pid: task.pid, command: images.command(checkpoint, task.pid)?, time_ns_id: time, agrees, note })
 }
 
 fn recorded(record: &Record) -> Vec<[String; 2]> {
@@ -108,7 +110,7 @@ fn recorded(record: &Record) -> Vec<[String; 2]> {
 
 fn text(report: &Report) -> String {
     let row = |what: &str, value: String| [what.to_owned(), value];
-    let mut rows = vec![row("image", report.folder.display().to_string())];
+    let mut rows = vec![row("image", report.place.text())];
     if let Some(clocks) = report.clocks {
         rows.push(row("clocks", clocks.to_string()));
     } else if report.held_on_host_time {

@@ -2,11 +2,13 @@
 //! tnsctl: looks at what the shim can do here, and at the time namespaces of containers and checkpoints. Only `repair`
 //! changes anything.
 
+mod checkpoint;
 mod config;
 mod doctor;
 mod hook;
 mod images;
 mod inspect;
+mod progress;
 mod repair;
 mod table;
 
@@ -71,20 +73,23 @@ enum Command {
     /// Exit status: 0 if all processes agree about time, 1 if some do not, 2 on errors, which an image that is not
     /// understood is.
     Images {
-        /// The folder that was given as --image-path
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        /// The folder that was given as --image-path, an archive that Podman or containerd has exported (tar, gzip, zstd),
+        /// or the folder that one was unpacked into
+        path: PathBuf,
     },
     /// Makes a checkpoint restorable whose processes disagree about time: all get the clocks of the first one.
     ///
-    /// Says by how much the clocks of each will jump. The originals stay beside, as *.tns-orig. What is not understood is
-    /// left as it is, all of it.
+    /// Says by how much the clocks of each will jump. The originals stay beside, as *.tns-orig; of an archive, a repaired
+    /// copy is written. What is not understood is left as it is, all of it.
     ///
     /// Exit status: 0 if it is done or there was nothing to do, 1 if --dry-run has found something to repair, 2 on errors.
     Repair {
-        /// The folder that was given as --image-path
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        /// The folder that was given as --image-path, an archive that Podman has exported (tar, gzip, zstd), or the folder
+        /// that one was unpacked into
+        path: PathBuf,
+        /// Where to write the repaired archive; an archive itself is never changed
+        #[arg(long, value_name = "NEW", conflicts_with = "undo")]
+        output: Option<PathBuf>,
         /// Put the originals back
         #[arg(long)]
         undo: bool,
@@ -123,8 +128,11 @@ pub fn main() -> ExitCode {
         Command::Doctor { runtime } => doctor::run(runtime.as_deref(), arguments.json),
         Command::Inspect { container: Some(container), root, .. } => inspect::run(&container, root, arguments.json),
         Command::Inspect { container: None, root, .. } => inspect::all::run(root, arguments.json),
-        Command::Images { folder } => images::run(&folder, arguments.json),
-        Command::Repair { folder, undo, dry_run } => repair::run(&folder, undo, dry_run, arguments.json),
+        Command::Images { path } => images::run(&path, arguments.json),
+        Command::Repair { path, output, undo, dry_run } => {
+            let how = repair::How { output: output.as_deref(), undo, dry_run };
+            repair::run(&path, how, arguments.json)
+        }
     };
     match result {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
