@@ -16,12 +16,17 @@ setup() {
   SHIM=$WORK/tns-shim-$TNS_RUNTIME
   cp "$TNS_BIN/tns-shim" "$SHIM"
   HOST_NS=$(readlink /proc/self/ns/time)
-  mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,mnt}
-  cp /bin/busybox "$ROOTFS/bin/busybox"
-  local name
-  for name in sh sleep readlink cat kill ls tail tty id; do ln -s busybox "$ROOTFS/bin/$name"; done
+  mkdir -p "$STATE" "$BUNDLE"
+  make_rootfs "$ROOTFS"
   PIDS=()
   make_config "$BUNDLE"
+}
+
+make_rootfs() { # make_rootfs FOLDER
+  local name
+  mkdir -p "$1"/{bin,proc,dev,sys,tmp,mnt}
+  cp /bin/busybox "$1/bin/busybox"
+  for name in sh sleep readlink cat kill ls tail tty id; do ln -s busybox "$1/bin/$name"; done
 }
 
 teardown() {
