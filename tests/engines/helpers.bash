@@ -45,6 +45,9 @@ make_image() { # make_image FILE
 
 setup() {
   WORK=$(mktemp -d /tmp/tns.XXXXXX)
+  # For what is asked of the runtime itself.
+  STATE=$WORK/state
+  ROOTFS=$WORK/rootfs
   HOST_NS=$(readlink /proc/self/ns/time)
 }
 

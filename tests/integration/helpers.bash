@@ -148,12 +148,13 @@ declares() {
   if [[ -z ${DECLARES:-} ]]; then
     local bundle=$WORK/try-declared
     mkdir "$bundle"
+    [[ -d $ROOTFS ]] || make_rootfs "$ROOTFS"
     make_config "$bundle"
     edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .process.args = ["sh", "-c", ":"]'
     # crun 1.8.1 kills the wrong process when it fails at this, so it is not even tried there.
     if [[ $TNS_RUNTIME == crun ]] && ! at_least 1.8.4; then
       DECLARES=no
-    elif bare run --bundle "$bundle" try-declared </dev/null >/dev/null 2>&1; then
+    elif "$TNS_RUNTIME" --root "$STATE" run --bundle "$bundle" try-declared </dev/null >/dev/null 2>&1; then
       DECLARES=yes
     else
       DECLARES=no
