@@ -16,12 +16,17 @@ setup() {
   SHIM=$WORK/tns-shim-$TNS_RUNTIME
   cp "$TNS_BIN/tns-shim" "$SHIM"
   HOST_NS=$(readlink /proc/self/ns/time)
-  mkdir -p "$STATE" "$BUNDLE" "$ROOTFS"/{bin,proc,dev,sys,tmp,mnt}
-  cp /bin/busybox "$ROOTFS/bin/busybox"
-  local name
-  for name in sh sleep readlink cat kill ls tail tty id uptime; do ln -s busybox "$ROOTFS/bin/$name"; done
+  mkdir -p "$STATE" "$BUNDLE"
+  make_rootfs "$ROOTFS"
   PIDS=()
   make_config "$BUNDLE"
+}
+
+make_rootfs() { # make_rootfs FOLDER
+  local name
+  mkdir -p "$1"/{bin,proc,dev,sys,tmp,mnt}
+  cp /bin/busybox "$1/bin/busybox"
+  for name in sh sleep readlink cat kill ls tail tty id uptime; do ln -s busybox "$1/bin/$name"; done
 }
 
 teardown() {
@@ -143,12 +148,13 @@ declares() {
   if [[ -z ${DECLARES:-} ]]; then
     local bundle=$WORK/try-declared
     mkdir "$bundle"
+    [[ -d $ROOTFS ]] || make_rootfs "$ROOTFS"
     make_config "$bundle"
     edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .process.args = ["sh", "-c", ":"]'
     # crun 1.8.1 kills the wrong process when it fails at this, so it is not even tried there.
     if [[ $TNS_RUNTIME == crun ]] && ! at_least 1.8.4; then
       DECLARES=no
-    elif bare run --bundle "$bundle" try-declared </dev/null >/dev/null 2>&1; then
+    elif "$TNS_RUNTIME" --root "$STATE" run --bundle "$bundle" try-declared </dev/null >/dev/null 2>&1; then
       DECLARES=yes
     else
       DECLARES=no

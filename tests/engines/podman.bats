@@ -1,0 +1,308 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Podman with the shim as its runtime.
+
+load helpers
+
+# Podman remembers the runtime that a container was made with: what comes later needs no option.
+bare() { podman --runtime "$TNS_RUNTIME" "$@"; }
+shim() { podman --runtime tns-shim "$@"; }
+start() { "$1" run --detach --name "$2" "${@:3}" tns sh -c "$FIRST" >/dev/null; }
+pid_of() { podman inspect --format '{{.State.Pid}}' "$1"; }
+in_container() { podman exec "${@:2}"; }
+remove_all() {
+  podman pod rm --force --all --time 0
+  podman rm --force --all --time 0
+  rm -f /etc/containers/containers.conf.d/99-*
+}
+
+# Podman of a user who is not root.
+rootless() {
+  mkdir -p /run/user/1000
+  chown user: /run/user/1000
+  (cd / && runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 podman "$@")
+}
+
+setup_file() {
+  export PODMAN_IGNORE_CGROUPSV1_WARNING=1
+  install_shim
+  # What a machine without systemd needs, and one whose control groups of version 2 may have no controllers, and others of version 1
+  # beside: CRIU sees those, and with a namespace of control groups it would put the container's processes apart in them.
+  cat >/etc/containers/containers.conf <<'END'
+[containers]
+log_driver = "k8s-file"
+netns = "none"
+cgroupns = "host"
+pids_limit = 0
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+END
+  # In memory: Podman mounts overlays of its own there, and the stack is one already.
+  cat >/etc/containers/storage.conf <<'END'
+[storage]
+driver = "vfs"
+graphroot = "/run/containers/graph"
+runroot = "/run/containers/run"
+END
+  mkdir -p /etc/containers/containers.conf.d
+  cp "$CONTRIB/containers.conf.d/50-tns-shim.conf" /etc/containers/containers.conf.d/
+  # Podman 4 complains.
+  if [[ -n $(podman info 2>&1 >/dev/null) ]]; then
+    cp "$CONTRIB/containers.conf.d/podman-4/50-tns-shim.conf" /etc/containers/containers.conf.d/
+  fi
+  is "$(podman info 2>&1 >/dev/null)" ''
+  make_image "$BATS_FILE_TMPDIR/image.tar"
+  podman load --quiet --input "$BATS_FILE_TMPDIR/image.tar" >/dev/null
+  useradd --create-home user
+  mkdir -p /home/user/.config/containers
+  printf '%s\n' '[storage]' 'driver = "vfs"' 'graphroot = "/home/user/graph"' 'runroot = "/run/user/1000/containers"' \
+    >/home/user/.config/containers/storage.conf
+  chown -R user: /home/user
+  usermod --add-subuids 200000-300000 --add-subgids 200000-300000 user
+  # --userns=auto takes its ranges from this user's.
+  useradd --system containers
+  usermod --add-subuids 400000-500000 --add-subgids 400000-500000 containers
+}
+
+# The same command without and with the shim ends with the same status, and says the same but for the runtime's name.
+alike() { # alike STATUS|- COMMAND...: `with` in the command stands for `bare`, then `shim`
+  local expected=$1 with status seen said
+  shift
+  for with in bare shim; do
+    status=0
+    seen=$("${@/#with/"$with"}" 2>&1) || status=$?
+    seen=$(plain "$seen")
+    [[ $expected == - ]] || is "$status" "$expected"
+    expected=$status
+    [[ $with == bare ]] || is "$seen" "$said"
+    said=$seen
+  done
+}
+
+plain() { sed -E "s/time=\"[^\"]*\"/time/; s/(tns-shim|$TNS_RUNTIME): /RUNTIME: /; s,/[a-z/]*/(tns-shim|$TNS_RUNTIME) ,RUNTIME ,g; s/[0-9a-f]{64}/ID/g" <<<"$1"; }
+
+userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
+
+@test "run and exec: plain, with a terminal, detached, as a user, in a folder" {
+  is "$(shim run --rm tns readlink /proc/self/ns/time | grep -c time)" 1
+  start shim c
+  one_namespace c
+  pid=$(pid_of c)
+  is "$(exec_ns shim c)" "$(ns_of "$pid")"
+  contains "$(podman exec --tty c sh -c 'tty; readlink /proc/self/ns/time')" /dev/pts/
+  contains "$(podman exec --tty c sh -c 'tty; readlink /proc/self/ns/time')" "$(ns_of "$pid")"
+  is "$(echo hello | podman exec --interactive c cat)" hello
+  podman exec --detach c sh -c 'readlink /proc/self/ns/time >/tmp/detached'
+  wait_for podman exec c ls /tmp/detached
+  is "$(podman exec c cat /tmp/detached)" "$(ns_of "$pid")"
+  is "$(podman exec --user user c sh -c 'id -u; readlink /proc/self/ns/time')" "1000"$'\n'"$(ns_of "$pid")"
+  is "$(podman exec --workdir /mnt c sh -c 'readlink /proc/self/cwd')" /mnt
+  run podman exec c sh -c 'exit 42'
+  is "$status" 42
+  run shim run --rm tns sh -c 'exit 43'
+  is "$status" 43
+}
+
+@test "under the name that says which runtime" {
+  podman --runtime "tns-shim-$TNS_RUNTIME" run --detach --name c tns sh -c "$FIRST"
+  one_namespace c
+  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+  contains "$(podman --runtime "tns-shim-$TNS_RUNTIME" info --format '{{.Host.OCIRuntime.Version}}')" "$TNS_RUNTIME version"
+}
+
+@test "inspect, logs, top, stats, pause, restart, kill, wait, rm" {
+  start shim c
+  is "$(podman inspect --format '{{.OCIRuntime}} {{.State.Status}}' c)" "tns-shim running"
+  start shim talks --env A=B
+  shim run --name says tns sh -c 'id -u; ls /none' || true
+  contains "$(podman logs says 2>&1)" 0
+  contains "$(podman logs says 2>&1)" /none
+  contains "$(podman top c)" tail
+  run podman stats --no-stream --format '{{.Name}}' c
+  is "$status" 0
+  contains "$output" c
+  podman pause c
+  is "$(podman inspect --format '{{.State.Status}}' c)" paused
+  podman unpause c
+  before=$(pid_of c)
+  podman restart --time 0 c
+  isnt "$(pid_of c)" "$before"
+  whole c 2
+  podman kill c
+  is "$(podman wait c)" 137
+  podman rm c
+  podman rm --force --time 0 talks
+  run podman inspect talks
+  isnt "$status" 0
+}
+
+@test "errors reach the user as they do without the shim" {
+  alike 127 with run --rm tns nope
+  alike 126 with run --rm tns /bin/data
+  alike 126 with run --rm --ulimit nofile=5000000000:5000000000 tns sh -c :
+  start bare bare-c
+  start shim shim-c
+  alike 127 podman exec with-c nope
+  alike 126 podman exec with-c /bin/data
+  alike 127 podman exec --workdir /nope with-c id
+  alike - podman exec --user nobody-there with-c id
+}
+
+@test "the drop-in leaves what was there: the runtimes without the shim still say their errors" {
+  said=$(bare run --rm tns nope 2>&1 || true)
+  contains "$said" "Error: $TNS_RUNTIME: "
+  [[ $said != *level=error* ]] || fail "$said"
+}
+
+@test "in pods, with and without the pod's own process" {
+  # Without control groups of the pod's own, for which Podman 4 needs controllers in version 2.
+  shim pod create --share-parent=false --name p
+  start shim a --pod p
+  start shim b --pod p
+  whole a 2
+  whole b 2
+  shim pod create --share-parent=false --name q --infra=false
+  start shim d --pod q
+  whole d 2
+}
+
+@test "--pid container: both in their own time namespaces, exec agrees with PID 1" {
+  start shim a
+  start shim b --pid container:a
+  is "$(readlink "/proc/$(pid_of b)/ns/pid")" "$(readlink "/proc/$(pid_of a)/ns/pid")"
+  whole a 2
+  whole b 2
+}
+
+@test "--uidmap and --userns=auto: exec agrees with PID 1" {
+  for option in --uidmap=0:100000:1000 --userns=auto:size=1000; do
+    start shim c "$option"
+    pid=$(pid_of c)
+    isnt "$(readlink "/proc/$pid/ns/user")" "$(readlink /proc/self/ns/user)"
+    is "$(exec_ns shim c)" "$(ns_of "$pid")"
+    # The namespace must belong to the container's user namespace, or CRIU could not dump it: only the runtime can make such a one.
+    if declares; then one_namespace c; else is "$(ns_of "$pid")" "$HOST_NS"; fi
+    podman rm --force --time 0 c
+  done
+}
+
+@test "with a user namespace, checkpoint and restore end as they do without the shim" {
+  needs_criu
+  for with in bare shim; do
+    start "$with" "$with-c" --uidmap=0:100000:1000
+    status=0
+    podman container checkpoint --keep "$with-c" || status=1
+    ((status)) || podman container restore --keep "$with-c" || status=2
+    is "${expected:-$status}" "$status"
+    expected=$status
+    # Known: CRIU looks for the clocks of runc's image after it has become the container's root, who may not. crun does not tell
+    # CRIU of the devices that it mounts for a container that cannot make them.
+    case $status in
+      1) contains "$(cat "$(userdata "$with-c")/dump.log")" "doesn't have a proper root mount" ;;
+      2) contains "$(grep -E 'timens-[0-9]+.img' "$(userdata "$with-c")/restore.log")" "Permission denied" ;;
+      *) is "$(exec_ns "$with" "$with-c")" "$(ns_of "$(pid_of "$with-c")")" ;;
+    esac
+    clear_cgroups
+  done
+}
+
+@test "rootless: run and exec, with and without --userns=keep-id" {
+  rootless load --quiet <"$BATS_FILE_TMPDIR/image.tar"
+  for option in --userns=host --userns=keep-id; do
+    rootless --runtime tns-shim run --detach --name c "$option" tns sh -c "$FIRST"
+    pid=$(rootless inspect --format '{{.State.Pid}}' c)
+    is "$(rootless exec c readlink /proc/self/ns/time)" "$(ns_of "$pid")"
+    rootless rm --force --time 0 c
+  done
+}
+
+@test "without the shim, a tree that exec has mixed is lost at the second checkpoint; with it, the archive is repaired" {
+  needs_criu
+  start bare c
+  podman container checkpoint c
+  podman container restore c
+  background bare c
+  # On a runtime whose exec joins, a process put in from outside does the same.
+  if [[ $(namespaces_below "$(pid_of c)" | sort -u | wc -l) == 1 ]]; then stray c 'tail -f /dev/null'; fi
+  before=$(processes c)
+  podman container checkpoint --export "$WORK/mixed.tar" c
+  podman rm c
+  run podman container restore --keep --import "$WORK/mixed.tar"
+  isnt "$status" 0
+  contains "$(cat "$(userdata c)/restore.log")" "Can't restore sub-task in NS"
+  podman rm --force --time 0 c
+  # A failed restore of crun's leaves some, and the next one stumbles.
+  clear_cgroups
+
+  # Podman restores under the name that the archive was made with: the shim behind that name.
+  printf '%s\n' '[engine.runtimes]' "$TNS_RUNTIME = [\"$SHIM_PATH-$TNS_RUNTIME\"]" >/etc/containers/containers.conf.d/99-test.conf
+  podman container restore --import "$WORK/mixed.tar"
+  whole c "$before"
+}
+
+@test "in place, twice, with exec'd children: all alive, in one namespace" {
+  needs_criu
+  start shim c
+  for cycle in 1 2; do
+    background shim c
+    podman container checkpoint c
+    podman container restore c
+    # PID 1, its own child, and one of every cycle
+    whole c $((cycle + 2))
+  done
+}
+
+@test "export, remove, import, twice, with exec'd children: all alive, in one namespace" {
+  needs_criu
+  start shim c
+  for cycle in 1 2; do
+    background shim c
+    podman container checkpoint --export "$WORK/$cycle.tar" c
+    podman rm c
+    podman container restore --import "$WORK/$cycle.tar"
+    whole c $((cycle + 2))
+  done
+}
+
+@test "left running, exported, and imported under another name beside it" {
+  needs_criu
+  start shim c
+  background shim c
+  pid=$(pid_of c)
+  podman container checkpoint --leave-running --export "$WORK/c.tar" c
+  is "$(pid_of c)" "$pid"
+  whole c 3
+  podman container restore --import "$WORK/c.tar" --name d
+  whole d 3
+  isnt "$(ns_of "$(pid_of d)")" "$(ns_of "$pid")"
+  background shim d
+  if podman container checkpoint d; then
+    podman container restore d
+    whole d 4
+  else
+    # runc 1.1 leaves the restored processes in the control group of the container's old name, in version 2.
+    start bare e
+    podman container checkpoint --export "$WORK/e.tar" e
+    podman container restore --import "$WORK/e.tar" --name f
+    run podman container checkpoint f
+    isnt "$status" 0
+    whole d 4
+  fi
+}
+
+@test "in a pod: in place, and exported into another one" {
+  needs_criu
+  shim pod create --share-parent=false --name p
+  start shim c --pod p
+  background shim c
+  podman container checkpoint c
+  podman container restore c
+  whole c 3
+  background shim c
+  podman container checkpoint --export "$WORK/c.tar" c
+  podman rm c
+  pod=$(shim pod create --share-parent=false --name q)
+  podman container restore --import "$WORK/c.tar" --pod "$pod" --name d
+  whole d 4
+}
