@@ -6,44 +6,52 @@ load helpers
 
 IMAGE=docker.io/library/tns:latest
 
+binary() { if [[ $1 == bare ]]; then command -v "$TNS_RUNTIME"; else echo "$SHIM_PATH"; fi; }
+bare() { ctr run --null-io --cpu-shares 0 --runc-binary "$(binary bare)" "$@"; }
+shim() { ctr run --null-io --cpu-shares 0 --runc-binary "$(binary shim)" "$@"; }
 start() { # start bare|shim ID [OPTION...]
-  local binary=$SHIM_PATH
-  [[ $1 == shim ]] || binary=$(command -v "$TNS_RUNTIME")
-  ctr run --detach --null-io --cpu-shares 0 --runc-binary "$binary" "${@:3}" "$IMAGE" "$2" sh -c "$FIRST"
+  "$1" --detach "${@:3}" "$IMAGE" "$2" sh -c "$FIRST"
 }
 pid_of() { ctr task list | awk -v id="$1" '$1 == id { print $2 }'; }
 in_container() { ctr task exec --exec-id "exec-$RANDOM-$RANDOM" "${@:2}"; }
 remove_all() {
   local id
   for id in $(ctr container list --quiet); do remove "$id"; done
-  # What holds the second of two checkpoints back, else: see checkpoint.
+  # Of containers that could not be restored.
+  ctr snapshot list | awk '$3 == "Active" { print $1 }' | xargs --no-run-if-empty --max-args 1 ctr snapshot remove
   ctr image list --quiet | grep '^checkpoint/' | xargs --no-run-if-empty ctr image remove --sync
 }
 
-# ctr leaves the container running.
+# ctr leaves the container running at a checkpoint.
 remove() {
-  ctr task delete --force "$1" >/dev/null 2>&1 || true
+  local status=0
+  timeout 3 ctr task delete --force "$1" >/dev/null 2>&1 || status=$?
+  if ((status == 124)); then
+    # containerd 1.6 waits for ever after a restore that failed: its own shim for that container is what it waits for.
+    kill "$(pgrep --full -- "^[^ ]*containerd-shim-runc-v2 .*-id $1 ")"
+    timeout 10 ctr task delete --force "$1" >/dev/null 2>&1 || true
+  fi
   ctr container delete "$1"
 }
 
 # The checkpoint of before goes first: containerd does not store a checkpoint whose specification is equal to a stored one's, and
 # restores it without a word about CRIU's data that are missing.
 checkpoint() { # checkpoint ID NAME
-  ctr image list --quiet | grep '^checkpoint/' | xargs --no-run-if-empty ctr image remove --sync
+  ctr image list --quiet | grep '^checkpoint/' | xargs --no-run-if-empty ctr image remove --sync >/dev/null
   ctr container checkpoint --task --image --rw "$1" "checkpoint/$2"
 }
 
 restore() { ctr container restore --live "$1" "checkpoint/$2"; }
 
+cycle() { start "$1" "$2" && checkpoint "$2" probe && remove "$2" && restore "$2" probe; } # cycle bare|shim ID
+
 setup_file() {
   install_shim
   export CONTAINERD_ADDRESS=/run/containerd/containerd.sock CONTAINERD_SNAPSHOTTER=native
   mkdir -p /etc/containerd
-  cat >/etc/containerd/config.toml <<'END'
-version = 2
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.zfs"]
-END
+  # Kubernetes' plugin needs more than there is here: the next test but this one looks at its configuration.
+  echo 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]' |
+    cat - "$CONTRIB/containerd/config-v2.toml" >/etc/containerd/config.toml
   containerd >"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
   echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
   wait_for ctr version
@@ -53,8 +61,95 @@ END
 
 teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
 
-@test "checkpoint, remove, restore, twice, with exec'd children: all alive, in one namespace" {
+@test "the configuration files, of version 2 and 3, are what containerd reads" {
+  for version in 2 3; do
+    if ! containerd --config "$CONTRIB/containerd/config-v$version.toml" config dump >"$WORK/dump" 2>&1; then
+      # An older one knows no version 3.
+      contains "$(cat "$WORK/dump")" version
+      continue
+    fi
+    grep -qE "^version = ([3-9]|$version)\$" "$WORK/dump" || continue
+    contains "$(grep -A 20 'containerd.runtimes.tns-shim\]' "$WORK/dump" | tr "'" '"')" 'BinaryName = "/usr/local/bin/tns-shim"'
+    seen=$version
+  done
+  isnt "${seen:-}" ''
+}
+
+@test "run and exec: plain, with a terminal, detached, as a user, in a folder" {
+  start shim c
+  whole c 2
+  pid=$(pid_of c)
+  # ctr asks for a terminal of its own.
+  said=$(script --quiet --return --command "ctr task exec --tty --exec-id tty c sh -c 'tty; readlink /proc/self/ns/time'" /dev/null)
+  contains "$said" /dev/pts/
+  contains "$said" "$(ns_of "$pid")"
+  is "$(echo hello | in_container shim c cat)" hello
+  ctr task exec --detach --exec-id detached c sh -c 'readlink /proc/self/ns/time >/tmp/detached'
+  wait_for in_container shim c ls /tmp/detached
+  is "$(in_container shim c cat /tmp/detached)" "$(ns_of "$pid")"
+  is "$(in_container shim --user 1000 c id -u)" 1000
+  is "$(in_container shim --cwd /mnt c readlink /proc/self/cwd)" /mnt
+  run in_container shim c sh -c 'exit 42'
+  is "$status" 42
+  run shim --rm "$IMAGE" d sh -c 'exit 43'
+  is "$status" 43
+}
+
+@test "under the name that says which runtime" {
+  ctr run --detach --null-io --cpu-shares 0 --runc-binary "$SHIM_PATH-$TNS_RUNTIME" "$IMAGE" c sh -c "$FIRST"
+  whole c 2
+}
+
+@test "list, ps, metrics, pause, kill, delete" {
+  start shim c
+  contains "$(ctr task list)" RUNNING
+  contains "$(ctr task ps c)" "$(pid_of c)"
+  ctr task metrics c
+  ctr task pause c
+  contains "$(ctr task list)" PAUSED
+  ctr task resume c
+  ctr task kill --signal KILL c
+  wait_for eval 'ctr task list | grep STOPPED'
+  # The status of the container is that of the command.
+  run ctr task delete c
+  contains "$(ctr task list | wc -l)" 1
+  ctr container delete c
+}
+
+@test "errors reach the user as they do without the shim" {
+  alike 1 with --rm "$IMAGE" d nope
+  alike 1 with --rm "$IMAGE" d /bin/data
+  start bare bare-c
+  start shim shim-c
+  alike 1 ctr task exec --exec-id nope with-c nope
+  alike 1 ctr task exec --exec-id data with-c /bin/data
+  alike 1 ctr task exec --exec-id cwd --cwd /bin/data with-c id
+}
+
+@test "a checkpoint and a restore end as they do without the shim" {
   needs_criu
+  # Known: crun does not make the work folder that containerd names, and takes no -no-subreaper.
+  alike - cycle with with-c
+}
+
+@test "without the shim, a tree that exec has mixed is lost at the second checkpoint" {
+  needs_checkpoints
+  start bare c
+  checkpoint c one
+  remove c
+  restore c one
+  background bare c
+  # On a runtime whose exec joins, a process put in from outside does the same.
+  if [[ $(namespaces_below "$(pid_of c)" | sort -u | wc -l) == 1 ]]; then stray c 'tail -f /dev/null'; fi
+  checkpoint c two
+  remove c
+  run restore c two
+  isnt "$status" 0
+  contains "$output" 'criu failed'
+}
+
+@test "checkpoint, remove, restore, twice, with exec'd children: all alive, in one namespace" {
+  needs_checkpoints
   start shim c
   background shim c
   for cycle in 1 2; do

@@ -72,6 +72,36 @@ whole() {
 }
 
 
+# The same command without and with the shim ends with the same status, and says the same but for the runtime's name.
+alike() { # alike STATUS|- COMMAND...: `with` in the command stands for `bare`, then `shim`
+  local expected=$1 with status seen said
+  shift
+  for with in bare shim; do
+    status=0
+    seen=$("${@/#with/"$with"}" 2>&1) || status=$?
+    seen=$(plain "$seen")
+    [[ $expected == - ]] || is "$status" "$expected"
+    expected=$status
+    [[ $with == bare ]] || is "$seen" "$said"
+    said=$seen
+  done
+}
+
+plain() { sed -E "s/time=\"[^\"]*\"/time/; s/(tns-shim|$TNS_RUNTIME): /RUNTIME: /; s,/[a-z/]*/(tns-shim|$TNS_RUNTIME) ,RUNTIME ,g; s/[0-9a-f]{64}|[0-9a-f]{12}|(bare|shim)-c+/ID/g" <<<"$1"; }
+
+# Can this engine, with this runtime and no shim, checkpoint and restore a container at all? A file that asks defines `cycle`,
+# and one of its tests is that the shim changes nothing about the answer.
+needs_checkpoints() {
+  needs_criu
+  local answer=$BATS_FILE_TMPDIR/checkpoints
+  if [[ ! -e $answer ]]; then
+    if cycle bare probe >"$answer.log" 2>&1; then echo yes >"$answer"; else echo no >"$answer"; fi
+    remove_all >/dev/null 2>&1 || true
+    clear_cgroups
+  fi
+  [[ $(<"$answer") == yes ]] || skip "this engine cannot restore this $TNS_RUNTIME's checkpoints, without the shim either"
+}
+
 wait_for() { # wait_for COMMAND...
   for _ in $(seq 100); do
     if "$@" >/dev/null 2>&1; then return; fi

@@ -65,23 +65,6 @@ END
   usermod --add-subuids 400000-500000 --add-subgids 400000-500000 containers
 }
 
-# The same command without and with the shim ends with the same status, and says the same but for the runtime's name.
-alike() { # alike STATUS|- COMMAND...: `with` in the command stands for `bare`, then `shim`
-  local expected=$1 with status seen said
-  shift
-  for with in bare shim; do
-    status=0
-    seen=$("${@/#with/"$with"}" 2>&1) || status=$?
-    seen=$(plain "$seen")
-    [[ $expected == - ]] || is "$status" "$expected"
-    expected=$status
-    [[ $with == bare ]] || is "$seen" "$said"
-    said=$seen
-  done
-}
-
-plain() { sed -E "s/time=\"[^\"]*\"/time/; s/(tns-shim|$TNS_RUNTIME): /RUNTIME: /; s,/[a-z/]*/(tns-shim|$TNS_RUNTIME) ,RUNTIME ,g; s/[0-9a-f]{64}/ID/g" <<<"$1"; }
-
 userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
 
 @test "run and exec: plain, with a terminal, detached, as a user, in a folder" {

@@ -1,0 +1,174 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Docker with the shim as a runtime, and as its default one.
+
+load helpers
+
+# Docker remembers the runtime that a container was made with: what comes later needs no option.
+bare() { docker run --runtime "$TNS_RUNTIME" "${@:2}"; }
+shim() { docker run --runtime tns-shim "${@:2}"; }
+# Not every Docker can restore a container with a network namespace of its own: `cycle` shows it.
+start() { "$1" run --detach --network "${NETWORK:-none}" --name "$2" "${@:3}" tns sh -c "$FIRST"; }
+pid_of() { docker inspect --format '{{.State.Pid}}' "$1"; }
+in_container() { docker exec "${@:2}"; }
+remove_all() { docker ps --all --quiet | xargs --no-run-if-empty docker rm --force; }
+
+# Docker packs the checkpoint for its containerd, which may still have the same bytes from when it was made: then it says so.
+restore() { # restore ID CHECKPOINT
+  local said=
+  for _ in $(seq 20); do
+    said=$(docker start --checkpoint "$2" "$1" 2>&1) && return
+    [[ $said == *'already exists'* ]] || break
+    sleep 0.5
+  done
+  fail "$said"
+}
+
+cycle() { # cycle bare|shim ID [NETWORK]
+  NETWORK=${3:-host} start "$1" "$2" && docker checkpoint create "$2" probe && restore "$2" probe
+}
+
+setup_file() {
+  install_shim
+  mkdir -p /etc/docker
+  # What a machine without systemd and with no firewall to change needs; and crun, which Docker does not know by itself.
+  jq --arg crun "$(command -v crun)" '. + {
+    "default-runtime": "tns-shim", "data-root": "/run/docker-root", "storage-driver": "vfs", bridge: "none", iptables: false,
+    ip6tables: false, "exec-opts": ["native.cgroupdriver=cgroupfs"]} | .runtimes.crun = {path: $crun}' \
+    "$CONTRIB/docker/daemon.json" >/etc/docker/daemon.json
+  dockerd >"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
+  echo $! >"$BATS_FILE_TMPDIR/dockerd.pid"
+  wait_for docker version
+  make_image "$BATS_FILE_TMPDIR/image.tar"
+  docker load --quiet --input "$BATS_FILE_TMPDIR/image.tar"
+}
+
+teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/dockerd.pid"; }
+
+@test "docker info: the runtimes, the default one, and what they can" {
+  is "$(docker info --format '{{.DefaultRuntime}}')" tns-shim
+  docker info --format '{{json .Runtimes}}' >"$WORK/runtimes"
+  contains "$(jq -r 'keys | join(" ")' "$WORK/runtimes")" tns-shim
+  features() { jq --arg name "$1" '.[$name].status["org.opencontainers.runtime-spec.features"] // "null" | fromjson' "$WORK/runtimes"; }
+  # Older ones do not ask, and older runtimes do not say.
+  if [[ $(features "$TNS_RUNTIME") != null ]]; then
+    is "$(features tns-shim | jq -c '.linux.namespaces | map(select(. == "time"))')" '["time"]'
+    is "$(features tns-shim | jq -S 'del(.linux.namespaces)')" "$(features "$TNS_RUNTIME" | jq -S 'del(.linux.namespaces)')"
+  fi
+}
+
+@test "run and exec: plain, with a terminal, detached, as a user, in a folder" {
+  # The default runtime
+  docker run --detach --network none --name cc tns sh -c "$FIRST"
+  is "$(docker inspect --format '{{.HostConfig.Runtime}}' cc)" tns-shim
+  whole cc 2
+  pid=$(pid_of cc)
+  contains "$(docker exec --tty cc sh -c 'tty; readlink /proc/self/ns/time')" /dev/pts/
+  contains "$(docker exec --tty cc sh -c 'tty; readlink /proc/self/ns/time')" "$(ns_of "$pid")"
+  is "$(echo hello | docker exec --interactive cc cat)" hello
+  docker exec --detach cc sh -c 'readlink /proc/self/ns/time >/tmp/detached'
+  wait_for docker exec cc ls /tmp/detached
+  is "$(docker exec cc cat /tmp/detached)" "$(ns_of "$pid")"
+  is "$(docker exec --user user cc sh -c 'id -u; readlink /proc/self/ns/time')" "1000"$'\n'"$(ns_of "$pid")"
+  is "$(docker exec --workdir /mnt cc readlink /proc/self/cwd)" /mnt
+  run docker exec cc sh -c 'exit 42'
+  is "$status" 42
+  run shim run --rm --network none tns sh -c 'exit 43'
+  is "$status" 43
+}
+
+@test "under the name that says which runtime" {
+  docker run --runtime "tns-shim-$TNS_RUNTIME" --detach --network none --name cc tns sh -c "$FIRST"
+  whole cc 2
+}
+
+@test "logs, top, stats, pause, restart, kill, wait, rm" {
+  start shim cc
+  shim run --network none --name says tns sh -c 'id -u; ls /none' || true
+  contains "$(docker logs says 2>&1)" 0
+  contains "$(docker logs says 2>&1)" /none
+  contains "$(docker top cc)" tail
+  contains "$(docker stats --no-stream --format '{{.Name}}' cc)" cc
+  docker pause cc
+  is "$(docker inspect --format '{{.State.Status}}' cc)" paused
+  docker unpause cc
+  before=$(pid_of cc)
+  docker restart --time 0 cc
+  isnt "$(pid_of cc)" "$before"
+  whole cc 2
+  docker kill cc
+  is "$(docker wait cc)" 137
+  docker rm cc
+}
+
+@test "--pid container: both in their own time namespaces, exec agrees with PID 1" {
+  start shim aa
+  start shim bb --pid container:aa
+  is "$(readlink "/proc/$(pid_of bb)/ns/pid")" "$(readlink "/proc/$(pid_of aa)/ns/pid")"
+  whole aa 2
+  whole bb 2
+}
+
+@test "errors reach the user as they do without the shim" {
+  alike - with run --rm --network none tns nope
+  alike - with run --rm --network none tns /bin/data
+  start bare bare-cc
+  start shim shim-cc
+  alike - docker exec with-cc nope
+  alike - docker exec with-cc /bin/data
+  alike - docker exec --workdir /bin/data with-cc id
+  alike - docker exec --user nobody-there with-cc id
+}
+
+@test "a checkpoint and a start end as they do without the shim" {
+  needs_criu
+  # Known: crun does not make the work folder that containerd names, and takes no -no-subreaper; and newer Dockers look for
+  # the network namespace of a process that they do not know yet (/proc/0/ns/net).
+  alike - cycle with with-cc host
+  remove_all
+  alike - cycle with with-cc none
+}
+
+@test "without the shim, a tree that exec has mixed is lost at the second checkpoint; tnsctl repairs it" {
+  needs_checkpoints
+  NETWORK=host start bare cc
+  docker checkpoint create cc one
+  restore cc one
+  background bare cc
+  # On a runtime whose exec joins, a process put in from outside does the same.
+  if [[ $(namespaces_below "$(pid_of cc)" | sort -u | wc -l) == 1 ]]; then stray cc 'tail -f /dev/null'; fi
+  before=$(processes cc)
+  docker checkpoint create cc two
+  run restore cc two
+  isnt "$status" 0
+  contains "$output" 'criu failed'
+  tnsctl repair "/run/docker-root/containers/$(docker inspect --format '{{.Id}}' cc)/checkpoints/two"
+  restore cc two
+  is "$(processes cc)" "$before"
+  one_namespace cc
+}
+
+@test "checkpoint and start, twice, with exec'd children: all alive, in one namespace" {
+  needs_checkpoints
+  NETWORK=host start shim cc
+  for cycle in 1 2; do
+    background shim cc
+    docker checkpoint create cc "cycle-$cycle"
+    restore cc "cycle-$cycle"
+    # PID 1, its own child, and one of every cycle
+    whole cc $((cycle + 2))
+  done
+}
+
+@test "left running at a checkpoint" {
+  needs_checkpoints
+  NETWORK=host start shim cc
+  pid=$(pid_of cc)
+  background shim cc
+  docker checkpoint create --leave-running cc one
+  is "$(pid_of cc)" "$pid"
+  whole cc 3
+  docker kill cc
+  restore cc one
+  whole cc 3
+}
