@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 BINDIR = $(PREFIX)/bin
+# Not the folder that engines look in by themselves: CRI-O refuses one that holds a hook of stage precreate.
+HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
 
 CARGO ?= cargo
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
@@ -29,12 +31,16 @@ install:
 	install -m 755 "$(BIN)/tns-shim" "$(BIN)/tnsctl" "$(DESTDIR)$(BINDIR)"
 	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-runc"
 	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-crun"
+	install -d "$(DESTDIR)$(HOOKSDIR)"
+	sed 's|@BINDIR@|$(BINDIR)|' hooks/tns-shim-precreate.json.in >"$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
 	test -e "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		install -m 644 contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 
 # A settings file that somebody has changed stays.
 uninstall:
 	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,tns-shim tnsctl tns-shim-runc tns-shim-crun)
+	rm -f "$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
+	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" 2>/dev/null || true
 	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true

@@ -183,13 +183,13 @@ fn verbs() -> Result<Vec<Row>> {
     let config = Some(config(25)?);
     Ok(vec![
         row("state: passed on", "tns-shim", "", &["state", "x"], None, Some(1.1)),
-        row("create: splice, 25 KB", "tns-shim", "Create: Declare", &create, config.clone(), Some(1.3)),
-        row("exec: nothing to do, runc 1.1", "tns-shim-runc-1.1", "Exec: Pass", &exec("here"), None, Some(1.25)),
-        row("exec: nothing to do, crun", "tns-shim-crun", "Exec: Pass", &exec("here"), None, Some(1.25)),
-        row("exec: enter, with a state view", "tns-shim-runc-1.1", "Exec: Enter", &exec("elsewhere"), None, Some(2.0)),
-        row("create: emulate", "tns-shim-runc-1.1", "Create: Emulate", &create, config, None),
-        row("checkpoint: no container", "tns-shim", "Checkpoint: StandOutside", &["checkpoint", "x"], None, None),
-        row("features: time added", "tns-shim-runc-1.1", "Features: ListTime", &["features"], None, None),
+        row("create: splice, 25 KB", "tns-shim", "create: declare", &create, config.clone(), Some(1.3)),
+        row("exec: nothing to do, runc 1.1", "tns-shim-runc-1.1", "exec: pass", &exec("here"), None, Some(1.25)),
+        row("exec: nothing to do, crun", "tns-shim-crun", "exec: pass", &exec("here"), None, Some(1.25)),
+        row("exec: enter, with a state view", "tns-shim-runc-1.1", "exec: enter", &exec("elsewhere"), None, Some(2.0)),
+        row("create: emulate", "tns-shim-runc-1.1", "create: emulate", &create, config, None),
+        row("checkpoint: no container", "tns-shim", "checkpoint: stand outside", &["checkpoint", "x"], None, None),
+        row("features: time added", "tns-shim-runc-1.1", "features: list time", &["features"], None, None),
     ])
 }
 
@@ -199,7 +199,7 @@ fn sizes() -> Result<Vec<Row>> {
         Ok(Row {
             name,
             shim: "tns-shim",
-            does: "Create: Declare",
+            does: "create: declare",
             args: ["--root", ROOT, "create", "--bundle", BUNDLE, "new"].map(str::to_owned).into(),
             config: Some(config(kb)?),
             goal: None,

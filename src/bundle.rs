@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! config.json: what it says about the time namespace, and how to change only that.
 
+use std::borrow::Cow;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,6 +12,8 @@ use anyhow::{Context, Result, ensure};
 use crate::invocation::Operands;
 use crate::json::{self, Found, Splice};
 use crate::replacement::Replacement;
+use crate::settings::{self, Annotations};
+use crate::timens::Offsets;
 
 /// The element that declares a time namespace of the container's own, as the OCI runtime specification has it.
 const TIME_NAMESPACE: &str = r#"{"type":"time"}"#;
@@ -94,12 +97,9 @@ impl Config {
         Ok(Some(Self { path, text, metadata, is_link }))
     }
 
-    /// What it says, and the change that would make it say otherwise.
-    pub fn view(&self) -> (View, Option<Splice>) {
-        let Ok(text) = std::str::from_utf8(&self.text) else {
-            return (View::NotUnderstood("it is not UTF-8"), None);
-        };
-        view(text).unwrap_or((View::NotUnderstood("it is not JSON"), None))
+    /// What it says, and what a change of it needs to know.
+    pub fn reading(&self) -> Reading<'_> {
+        Reading::of(&self.text)
     }
 
     /// Replaces the file by the changed text, atomically: mode and owner stay, other names and extended attributes of the
@@ -107,31 +107,128 @@ impl Config {
     ///
     /// # Errors
     /// The path is a symbolic link, or its folder cannot be written; then nothing has changed.
-    pub fn replace(&self, splice: &Splice) -> Result<()> {
+    pub fn replace(&self, mut change: Vec<Splice>) -> Result<()> {
         ensure!(!self.is_link, "{} is a symbolic link", self.path.display());
-        Replacement::write(&self.path, &self.metadata, &splice.pieces(&self.text))
+        Replacement::write(&self.path, &self.metadata, &json::pieces(&self.text, &mut change))
             .and_then(Replacement::take_place)
             .with_context(|| format!("replace {}", self.path.display()))
     }
 }
 
-/// The view of a config.json's text; the splice declares a time namespace where none is declared, and takes a plain one out.
-fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
-    let not_understood = |key| Ok((View::NotUnderstood(key), None));
-    let linux = match json::members(text, ["linux"])? {
-        [Found::One(linux)] => linux,
-        [Found::Absent] => return Ok((View::NoNamespaces, None)),
-        [Found::Ambiguous] => return not_understood("the key linux is there twice or in another letter case"),
+/// Whether the config.json at `path` declares a time namespace, as far as it is understood.
+pub fn declares_time(path: &Path) -> bool {
+    let config = Config::read_file(path.to_owned()).ok().flatten();
+    let view = config.as_ref().map(|config| config.reading().view);
+    matches!(view, Some(View::Understood { declared, .. }) if declared != Declared::No)
+}
+
+/// What a config.json says of time.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// For the decision.
+    pub view: View,
+    /// The object `annotations`.
+    annotations: Option<&'a str>,
+    places: Option<Places<'a>>,
+}
+
+/// Slices of the text that a change is about.
+#[derive(Debug)]
+struct Places<'a> {
+    text: &'a str,
+    linux: &'a str,
+    /// `linux.namespaces`.
+    array: &'a str,
+    elements: Vec<&'a str>,
+    /// Which element is the time namespace.
+    time: Option<usize>,
+    /// `linux.timeOffsets`, also where it is null or empty.
+    offsets: Option<&'a str>,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the text of a config.json.
+    pub fn of(text: &'a [u8]) -> Self {
+        let not_understood = |why| Self { view: View::NotUnderstood(why), annotations: None, places: None };
+        let Ok(text) = std::str::from_utf8(text) else { return not_understood("it is not UTF-8") };
+        read(text).unwrap_or_else(|_| not_understood("it is not JSON"))
+    }
+
+    /// The container's own annotations about time; none where config.json is not understood.
+    ///
+    /// # Errors
+    /// One is there twice, is no text, or is not understood.
+    pub fn annotations(&self) -> Result<Annotations> {
+        let pairs = self.annotations.and_then(|object| json::members_with_prefix(object, settings::ANNOTATIONS).ok());
+        let mut texts: Vec<(String, Cow<'_, str>)> = Vec::new();
+        for (name, value) in pairs.unwrap_or_default() {
+            ensure!(texts.iter().all(|(other, _)| *other != name), "the annotation {name} is in config.json twice");
+            let value =
+                json::string(value).with_context(|| format!("the annotation {name} in config.json is no text"))?;
+            texts.push((name, value));
+        }
+        Annotations::of(texts.iter().map(|(name, value)| (name.as_str(), value.as_ref())))
+    }
+
+    /// Makes it declare a time namespace of the container's own whose clocks are ahead of the initial one's by `offsets`;
+    /// none: with the clocks of whoever calls the runtime. Nothing where it is not understood.
+    pub fn declare(&self, offsets: Option<Offsets>) -> Vec<Splice> {
+        let Some(Places { text, linux, array, elements, time, offsets: old }) = &self.places else { return Vec::new() };
+        let mut change = Vec::new();
+        if time.is_none() {
+            change.push(Splice::append(text, array, elements, TIME_NAMESPACE));
+        }
+        if let Some(offsets) = offsets {
+            let value = time_offsets(offsets);
+            change.push(match old {
+                Some(old) => Splice::replace(text, old, value),
+                None => Splice::prepend(text, linux, &format!("\"timeOffsets\":{value}")),
+            });
+        }
+        change
+    }
+
+    /// Takes a declared time namespace out of it, with its offsets.
+    pub fn undeclare(&self) -> Vec<Splice> {
+        let Some(Places { text, elements, time, offsets, .. }) = &self.places else { return Vec::new() };
+        let entry = time.map(|index| Splice::take_out(text, elements, index));
+        let offsets = offsets.filter(|object| has_members(object)).map(|object| Splice::replace(text, object, "null"));
+        entry.into_iter().chain(offsets).collect()
+    }
+}
+
+/// `linux.timeOffsets` as the OCI runtime specification has it. The runtimes hand the numbers to the kernel, which counts
+/// from the initial time namespace and takes nanoseconds only from 0 to 999999999.
+fn time_offsets(Offsets { monotonic_ns, boottime_ns }: Offsets) -> String {
+    let clock = |nanoseconds: i64| {
+        let [seconds, rest] = [nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000)];
+        format!(r#"{{"secs":{seconds},"nanosecs":{rest}}}"#)
     };
+    format!(r#"{{"monotonic":{},"boottime":{}}}"#, clock(monotonic_ns), clock(boottime_ns))
+}
+
+fn read(text: &str) -> serde_json::Result<Reading<'_>> {
+    let [linux, annotations] = json::members(text, ["linux", "annotations"])?;
+    let (view, places) = match linux {
+        Found::One(linux) => read_linux(text, linux)?,
+        Found::Absent | Found::Null(_) => (View::NoNamespaces, None),
+        Found::Ambiguous => (View::NotUnderstood("the key linux is there twice or in another letter case"), None),
+    };
+    let annotations = if let Found::One(annotations) = annotations { Some(annotations) } else { None };
+    Ok(Reading { view, annotations, places })
+}
+
+fn read_linux<'a>(text: &'a str, linux: &'a str) -> serde_json::Result<(View, Option<Places<'a>>)> {
+    let not_understood = |key| Ok((View::NotUnderstood(key), None));
     let [namespaces, offsets] = json::members(linux, ["namespaces", "timeOffsets"])?;
     let array = match namespaces {
         Found::One(array) => array,
-        Found::Absent => return Ok((View::NoNamespaces, None)),
+        Found::Absent | Found::Null(_) => return Ok((View::NoNamespaces, None)),
         Found::Ambiguous => return not_understood("the key linux.namespaces is there twice or in another letter case"),
     };
     let offsets = match offsets {
-        Found::Absent => false,
-        Found::One(object) => !is_empty_object(object),
+        Found::Absent => None,
+        Found::One(object) | Found::Null(object) => Some(object),
         Found::Ambiguous => {
             return not_understood("the key linux.timeOffsets is there twice or in another letter case");
         }
@@ -146,7 +243,7 @@ fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
             return not_understood("an entry of linux.namespaces has no type, or more than one");
         };
         let path = match path {
-            Found::Absent => false,
+            Found::Absent | Found::Null(_) => false,
             Found::One(path) => json::string(path).is_none_or(|path| !path.is_empty()),
             Found::Ambiguous => return not_understood("an entry of linux.namespaces has more than one path"),
         };
@@ -159,13 +256,20 @@ fn view(text: &str) -> serde_json::Result<(View, Option<Splice>)> {
         }
     }
 
-    let (declared, splice) = match time {
-        Some((_, true)) => (Declared::Path, None),
-        _ if offsets => (Declared::Offsets, None),
-        None => (Declared::No, Some(Splice::append(text, array, &elements, TIME_NAMESPACE))),
-        Some((index, false)) => (Declared::Plain, Some(Splice::take_out(text, &elements, index))),
+    let declared = match time {
+        Some((_, true)) => Declared::Path,
+        _ if offsets.is_some_and(has_members) => Declared::Offsets,
+        Some((_, false)) => Declared::Plain,
+        None => Declared::No,
     };
-    Ok((View::Understood { declared, joins_pid_namespace, user_namespace }, splice))
+    let view = View::Understood { declared, joins_pid_namespace, user_namespace };
+    let time = time.map(|(index, _)| index);
+    Ok((view, Some(Places { text, linux, array, elements, time, offsets })))
+}
+
+/// Whether it is anything else than null or an empty object.
+fn has_members(text: &str) -> bool {
+    text != "null" && !is_empty_object(text)
 }
 
 fn is_empty_object(text: &str) -> bool {
@@ -180,9 +284,21 @@ mod tests {
         format!(r#"{{"ociVersion":"1.0.2","linux":{linux},"process":{{}}}}"#)
     }
 
+    fn view(text: &str) -> serde_json::Result<View> {
+        read(text).map(|reading| reading.view)
+    }
+
+    fn apply(text: &str, mut change: Vec<Splice>) -> String {
+        String::from_utf8(json::pieces(text.as_bytes(), &mut change).concat()).unwrap()
+    }
+
+    /// Declares what is not declared, and takes out what is.
     fn changed(text: &str) -> String {
-        let (_, splice) = view(text).unwrap();
-        String::from_utf8(splice.unwrap().pieces(text.as_bytes()).concat()).unwrap()
+        let reading = read(text).unwrap();
+        let View::Understood { declared, .. } = reading.view else { panic!("{text}: {:?}", reading.view) };
+        let change = if declared == Declared::No { reading.declare(None) } else { reading.undeclare() };
+        assert_eq!(change.len(), 1, "{text}");
+        apply(text, change)
     }
 
     #[test]
@@ -191,7 +307,7 @@ mod tests {
             |declared, joins_pid_namespace| View::Understood { declared, joins_pid_namespace, user_namespace: false };
         let user = config(r#"{"namespaces":[{"type":"user"}]}"#);
         let expected = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: true };
-        assert_eq!(view(&user).unwrap().0, expected);
+        assert_eq!(view(&user).unwrap(), expected);
         for (linux, expected) in [
             (r#"{"namespaces":[]}"#, understood(Declared::No, false)),
             (r#"{"namespaces":[{"type":"pid"},{"type":"mount"}]}"#, understood(Declared::No, false)),
@@ -214,7 +330,7 @@ mod tests {
             (r#"{"namespaces":null}"#, View::NoNamespaces),
             ("null", View::NoNamespaces),
         ] {
-            assert_eq!(view(&config(linux)).unwrap().0, expected, "{linux}");
+            assert_eq!(view(&config(linux)).unwrap(), expected, "{linux}");
         }
     }
 
@@ -230,9 +346,9 @@ mod tests {
             r#"{"linux":{"namespaces":[{"Type":"time"}]}}"#,
             r#"{"linux":{"namespaces":["time"]}}"#,
         ] {
-            let (view, splice) = view(text).unwrap();
-            assert!(matches!(view, View::NotUnderstood(_)), "{text}: {view:?}");
-            assert_eq!(splice, None, "{text}");
+            let reading = read(text).unwrap();
+            assert!(matches!(reading.view, View::NotUnderstood(_)), "{text}: {reading:?}");
+            assert!(reading.declare(None).is_empty() && reading.undeclare().is_empty(), "{text}");
         }
         for text in ["", "[]", "{", r#"{"linux":[]}"#, r#"{"linux":{"namespaces":{}}}"#, "\u{feff}{}"] {
             assert!(view(text).is_err(), "{text}");
@@ -250,5 +366,51 @@ mod tests {
         let only = r#"{"linux":{"namespaces":[{"type":"time"}]}}"#;
         assert_eq!(changed(only), r#"{"linux":{"namespaces":[]}}"#);
         assert_eq!(changed(&changed(only)), only);
+    }
+
+    #[test]
+    fn offsets_come_with_the_entry_and_go_with_it() {
+        let offsets = Offsets { monotonic_ns: -1, boottime_ns: 3_000_000_005 };
+        let value = r#"{"monotonic":{"secs":-1,"nanosecs":999999999},"boottime":{"secs":3,"nanosecs":5}}"#;
+        let declared = |linux: &str| {
+            let text = config(linux);
+            apply(&text, read(&text).unwrap().declare(Some(offsets)))
+        };
+        let inner = format!(r#"{{"timeOffsets":{value},"namespaces":[{{"type":"time"}}]}}"#);
+        assert_eq!(declared(r#"{"namespaces":[]}"#), config(&inner));
+        assert_eq!(declared(r#"{"namespaces":[{"type":"time"}]}"#), config(&inner));
+        // A second key of that name would be read by one parser and not by the other.
+        for empty in ["null", "{}", "{ }"] {
+            let before = format!(r#"{{"namespaces":[{{"type":"time"}}], "timeOffsets" : {empty}}}"#);
+            let after = format!(r#"{{"namespaces":[{{"type":"time"}}], "timeOffsets" : {value}}}"#);
+            assert_eq!(declared(&before), config(&after));
+        }
+        let without = apply(&config(&inner), read(&config(&inner)).unwrap().undeclare());
+        assert_eq!(without, config(r#"{"timeOffsets":null,"namespaces":[]}"#));
+        let joined = config(r#"{"namespaces":[{"type":"time","path":"/p"}]}"#);
+        assert_eq!(apply(&joined, read(&joined).unwrap().undeclare()), config(r#"{"namespaces":[]}"#));
+    }
+
+    #[test]
+    fn annotations_are_the_container_s_own() {
+        let annotations = |text: &str| read(text).unwrap().annotations();
+        let some = r#"{"annotations":{"org.tns-shim.mode":"private","io.x":"y"},"linux":{}}"#;
+        assert_eq!(annotations(some).unwrap().mode, Some(settings::Mode::Private));
+        for none in [
+            "{}",
+            r#"{"annotations":null}"#,
+            r#"{"annotations":{"a":1}}"#,
+            r#"{"Annotations":{"org.tns-shim.mode":"host"}}"#,
+        ] {
+            assert_eq!(annotations(none).unwrap(), Annotations::default(), "{none}");
+        }
+        for (wrong, said) in [
+            (r#"{"annotations":{"org.tns-shim.mode":"host","org.tns-shim.mode":"auto"}}"#, "twice"),
+            (r#"{"annotations":{"org.tns-shim.mode":1}}"#, "no text"),
+            (r#"{"annotations":{"org.tns-shim.x":"1"}}"#, "org.tns-shim.x"),
+        ] {
+            let error = format!("{:#}", annotations(wrong).unwrap_err());
+            assert!(error.contains(said), "{error}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! opened before and asked afterwards, makes it hold for everything that was read through /proc/PID in between.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -141,6 +142,22 @@ impl State {
         Ok(Self { pid, start: ClockTicks(start), start_span, lists_time: false, file, text })
     }
 
+    /// The value of an annotation, which runc keeps among its labels (runc only).
+    pub fn annotation(&self, name: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Labelled {
+            config: Labels,
+        }
+        #[derive(Deserialize)]
+        struct Labels {
+            #[serde(default)]
+            labels: Option<Vec<String>>,
+        }
+        let state: Labelled = serde_json::from_str(&self.text).ok()?;
+        let value = |label: &String| Some(label.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        state.config.labels.iter().flatten().find_map(value)
+    }
+
     /// Writes the state's text with another start time.
     ///
     /// # Errors
@@ -153,23 +170,42 @@ impl State {
     /// Takes hold of the process, if it is the one that was recorded.
     ///
     /// # Errors
-    /// It has ended, or its number belongs to another process by now.
+    /// It has ended, or its number belongs to another process by now: then the error is, or is caused by, [`Stopped`].
     pub fn prove(&self) -> Result<Init> {
         // A container that has stopped has PID 0 in runc's state.
-        ensure!(self.pid > 0, "the container has stopped");
-        let init = Init { pid: self.pid, pidfd: sys::pidfd_open(self.pid).context("the container's PID 1 has ended")? };
-        let start = init.start()?;
+        ensure!(self.pid > 0, Stopped("the container has stopped".to_owned()));
+        let pidfd = sys::pidfd_open(self.pid).map_err(|error| match error.raw_os_error() {
+            // EINVAL or ENOENT: its number is that of a thread by now.
+            Some(libc::ESRCH | libc::EINVAL | libc::ENOENT) => {
+                Stopped("the container's PID 1 has ended".to_owned()).into()
+            }
+            _ => anyhow::Error::from(error).context("take hold of the container's PID 1"),
+        })?;
+        let init = Init { pid: self.pid, pidfd };
+        let start = init.start().or_else(|error| init.ensure_alive().and(Err(error)))?;
         ensure!(
             start == self.start,
-            "PID {} started {} ticks after boot, not {} as recorded: it is not the container's PID 1",
-            self.pid,
-            start.0,
-            self.start.0
+            Stopped(format!(
+                "PID {} started {} ticks after boot, not {} as recorded: it is not the container's PID 1",
+                self.pid, start.0, self.start.0
+            ))
         );
         init.ensure_alive()?;
         Ok(init)
     }
 }
+
+/// Why there is no PID 1: the runtimes would call the container stopped, too.
+#[derive(Debug)]
+pub struct Stopped(String);
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 /// A container's PID 1, which cannot become another process.
 #[derive(Debug)]
@@ -234,7 +270,7 @@ impl Init {
     fn ensure_alive(&self) -> Result<()> {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         let ended = poll(&mut fds, PollTimeout::ZERO).context("ask whether the container's PID 1 is alive")?;
-        ensure!(ended == 0, "the container's PID 1 has ended");
+        ensure!(ended == 0, Stopped("the container's PID 1 has ended".to_owned()));
         Ok(())
     }
 }
@@ -318,6 +354,6 @@ mod tests {
             State::read(Kind::Crun, folder.path()).unwrap().unwrap()
         };
         assert_eq!(state(start).prove().unwrap().pid, i32::try_from(own).unwrap());
-        assert!(state(start + 1).prove().is_err());
+        assert!(state(start + 1).prove().unwrap_err().is::<Stopped>());
     }
 }

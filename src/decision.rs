@@ -5,9 +5,12 @@
 //! only where going on would break what was asked for by name, or lose data.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::bundle::{Declared, View};
+use crate::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::{Abilities, Kind};
+use crate::settings::{MixedImage, MixedTree, Mode, Restore, RestoredClocks, Shift};
 use crate::timens::{Id, Kernel};
 use crate::tree::Task;
 
@@ -17,8 +20,11 @@ pub enum Action {
     /// Nothing.
     Pass,
     /// Say it in config.json; the runtime makes the namespace.
-    Declare,
-    /// Take a declared plain one out of config.json, which this runtime would refuse.
+    Declare {
+        /// With the offsets that were asked for.
+        shifted: bool,
+    },
+    /// Take a declared one out of config.json, which this runtime would refuse, or nobody wants.
     Undeclare,
     /// Make the namespace; the runtime and the container inherit it.
     Emulate {
@@ -33,10 +39,32 @@ pub enum Action {
     StandOutside,
     /// Put every process of the checkpoint image into the namespace of the first one.
     RepairImage,
+    /// Make CRIU restore the checkpoint image without a time namespace.
+    HoldOnHostTime,
     /// Add `time` to what `features` lists.
     ListTime,
     /// Stop with the reason as the error.
     Refuse,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Pass => "pass",
+            Self::Declare { shifted: false } => "declare",
+            Self::Declare { shifted: true } => "declare with offsets",
+            Self::Undeclare => "undeclare",
+            Self::Emulate { undeclare: false } => "emulate",
+            Self::Emulate { undeclare: true } => "undeclare and emulate",
+            Self::Enter => "enter",
+            Self::Pin => "pin",
+            Self::StandOutside => "stand outside",
+            Self::RepairImage => "repair the image",
+            Self::HoldOnHostTime => "hold on the host's time",
+            Self::ListTime => "list time",
+            Self::Refuse => "refuse",
+        })
+    }
 }
 
 /// An action and why.
@@ -72,14 +100,116 @@ pub struct ConfigFacts {
     pub view: View,
     /// config.json can be replaced.
     pub writable: bool,
+    /// What is wanted.
+    pub mode: Mode,
+    /// How the clocks of a new container shall differ from the host's.
+    pub shift: Shift,
 }
 
 /// create and run: a new container.
 pub fn create(facts: ConfigFacts) -> Decision {
+    let decision = match facts.mode {
+        Mode::Leave => return Decision::new(Action::Pass, "mode = \"leave\": config.json is left as it is"),
+        Mode::Host => on_host_time(facts),
+        Mode::Auto | Mode::Private => with_own_clocks(facts),
+    };
+    // Without a config.json the runtime will say so better.
+    if decision.action == Action::Refuse || facts.view == View::Missing {
+        return decision;
+    }
+    let Decision { action, reason, hindered } = &decision;
+    let shifted = matches!(action, Action::Declare { shifted: true });
+    if facts.shift.is_asked_for() && !shifted {
+        return Decision::new(
+            Action::Refuse,
+            format!("the container's annotations ask for clocks of its own, which it cannot be given: {reason}"),
+        );
+    }
+    let declared = matches!(facts.view, View::Understood { declared, .. } if declared != Declared::No);
+    let own = match action {
+        Action::Declare { .. } | Action::Emulate { .. } => true,
+        action => *action == Action::Pass && declared && !hindered,
+    };
+    if facts.mode == Mode::Private && !own {
+        return Decision::new(
+            Action::Refuse,
+            format!("mode = \"private\", and the container cannot be given a time namespace of its own: {reason}"),
+        );
+    }
+    decision
+}
+
+/// A new container whose config.json passes through a hook, which makes no namespaces: only what is declared helps.
+pub fn create_by_hook(facts: ConfigFacts) -> Decision {
+    let decision = create(facts);
+    let Action::Emulate { undeclare } = decision.action else { return decision };
+    let reason = format!("{}, and a hook cannot: use tns-shim as the runtime", decision.reason);
+    if facts.mode == Mode::Private {
+        return Decision::new(
+            Action::Refuse,
+            format!("mode = \"private\", and the container cannot be given a time namespace of its own: {reason}"),
+        );
+    }
+    let action = if undeclare { Action::Undeclare } else { Action::Pass };
+    Decision { action, ..Decision::hindered(reason) }
+}
+
+/// A container that shall not have a time namespace of its own.
+fn on_host_time(ConfigFacts { view, writable, .. }: ConfigFacts) -> Decision {
+    let pass = |reason: &'static str| Decision::new(Action::Pass, reason);
+    match view {
+        View::Missing | View::NoNamespaces => pass("mode = \"host\", and config.json declares no time namespace"),
+        View::Understood { declared: Declared::No, .. } => {
+            pass("mode = \"host\", and config.json declares no time namespace")
+        }
+        View::Understood { .. } if writable => {
+            Decision::new(Action::Undeclare, "mode = \"host\", and config.json declares a time namespace")
+        }
+        View::Understood { .. } => Decision::new(
+            Action::Refuse,
+            "mode = \"host\", but config.json declares a time namespace and cannot be replaced to take it out",
+        ),
+        View::Unreadable => Decision::hindered("mode = \"host\", but config.json is no regular file"),
+        View::NotUnderstood(why) => {
+            Decision::hindered(format!("mode = \"host\", but config.json is left alone: {why}"))
+        }
+    }
+}
+
+/// A container that shall have a time namespace of its own, and perhaps clocks.
+fn with_own_clocks(facts: ConfigFacts) -> Decision {
+    let ConfigFacts { runtime, view, writable, shift, .. } = facts;
+    let decision = with_own_namespace(facts);
+    if shift == Shift::None {
+        return decision;
+    }
+    let declared = if let View::Understood { declared, .. } = view { declared } else { Declared::No };
+    let cannot = match (decision.action, declared) {
+        (Action::Refuse, _) => return decision,
+        // Somebody has said so already, for this container.
+        (Action::Pass, Declared::Offsets | Declared::Path) if !shift.is_asked_for() => return decision,
+        (Action::Pass, Declared::Offsets) => "config.json has linux.timeOffsets of its own".to_owned(),
+        (Action::Pass, Declared::Path) => "config.json names a time namespace that exists already".to_owned(),
+        (Action::Declare { .. }, _) | (Action::Pass, Declared::Plain) if runtime.shifts() && writable => {
+            let reason = format!("{runtime} makes declared time namespaces, with clocks of their own");
+            return Decision::new(Action::Declare { shifted: true }, reason);
+        }
+        (Action::Declare { .. } | Action::Emulate { .. }, _) if !runtime.shifts() => {
+            format!("{runtime} cannot shift a container's clocks, which takes runc 1.2.6 or crun 1.8.4 and later")
+        }
+        _ => decision.reason.into_owned(),
+    };
+    let reason = if shift.is_asked_for() { cannot } else { format!("the clocks do not begin at zero: {cannot}") };
+    Decision { action: decision.action, reason: reason.into(), hindered: true }
+}
+
+fn with_own_namespace(facts: ConfigFacts) -> Decision {
     let ConfigFacts { runtime, .. } = facts;
     match needed(facts) {
         Need::Settled(decision) => decision,
-        Need::Declare => Decision::new(Action::Declare, format!("{runtime} makes declared time namespaces")),
+        Need::Declare => {
+            Decision::new(Action::Declare { shifted: false }, format!("{runtime} makes declared time namespaces"))
+        }
         // CRIU dumps a container only if all its namespaces belong to its user namespace, and one that the shim makes would
         // belong to its own. In the host's the container can be checkpointed, and has one from the first restore on.
         Need::Emulate { declared: true, user_namespace: true, why } => {
@@ -90,24 +220,34 @@ pub fn create(facts: ConfigFacts) -> Decision {
         Need::Emulate { why, .. } if !runtime.keeps_known_state() => {
             Decision::hindered(format!("{why}, and {NO_STATE}"))
         }
-        Need::Emulate { declared, why, .. } => Decision::new(
-            Action::Emulate { undeclare: declared },
-            format!("{why}, so the shim makes the time namespace"),
-        ),
+        Need::Emulate { declared, why, .. } => {
+            Decision::new(Action::Emulate { undeclare: declared }, format!("{why}, so the shim makes it"))
+        }
     }
 }
 
 /// restore: CRIU makes the namespace, with the clocks of the checkpoint; what is declared decides what exec does later.
-pub fn restore(facts: ConfigFacts) -> Decision {
-    let ConfigFacts { runtime, .. } = facts;
+/// Nothing needs to be declared for a container that stays on the host's time.
+pub fn restore(facts: ConfigFacts, on_host_time: bool) -> Decision {
+    let ConfigFacts { runtime, view, writable, mode, .. } = facts;
+    match mode {
+        Mode::Leave => return Decision::new(Action::Pass, "mode = \"leave\": config.json is left as it is"),
+        Mode::Host if writable && matches!(view, View::Understood { declared, .. } if declared != Declared::No) => {
+            return Decision::new(Action::Undeclare, "mode = \"host\", and config.json declares a time namespace");
+        }
+        _ => {}
+    }
     match needed(facts) {
         Need::Settled(decision) => decision,
-        Need::Declare => {
-            Decision::new(Action::Declare, format!("{runtime} then knows of the namespace that CRIU makes"))
-        }
+        Need::Declare if on_host_time => Decision::new(Action::Pass, "the container stays on the host's time"),
+        Need::Declare => Decision::new(
+            Action::Declare { shifted: false },
+            format!("{runtime} then knows of the namespace that CRIU makes"),
+        ),
         Need::Emulate { declared, why, .. } => {
             let action = if declared { Action::Undeclare } else { Action::Pass };
-            Decision::new(action, format!("{why}; CRIU makes it"))
+            let who = if on_host_time { "and nobody makes one" } else { "CRIU makes it" };
+            Decision::new(action, format!("{why}; {who}"))
         }
     }
 }
@@ -134,7 +274,7 @@ enum Need {
 }
 
 fn needed(facts: ConfigFacts) -> Need {
-    let ConfigFacts { kernel, runtime, view, writable } = facts;
+    let ConfigFacts { kernel, runtime, view, writable, .. } = facts;
     let obstacle = kernel.obstacle();
     let pass = |reason: &'static str| Need::Settled(Decision::new(Action::Pass, reason));
     let refuse = |reason: String| Need::Settled(Decision::new(Action::Refuse, reason));
@@ -245,7 +385,7 @@ pub enum TreeFacts {
 }
 
 /// checkpoint: only a tree that can be restored, and in such a way that CRIU itself would refuse another one.
-pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
+pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts, mixed: MixedTree) -> Decision {
     if kernel == Kernel::NoTimeNamespaces {
         return Decision::new(Action::Pass, "this kernel has no time namespaces");
     }
@@ -258,13 +398,21 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts) -> Decision {
                 complaints.truncate(MOST_NAMED);
                 complaints.push(format!("and {more} more, see tnsctl inspect {id}"));
             }
+            let why =
+                format!("not every process is in the time namespace of PID 1, {namespace}: {}", complaints.join("; "));
+            if mixed == MixedTree::Warn {
+                // In the caller's namespace CRIU takes what stands in the host's.
+                return Decision::hindered(format!(
+                    "checkpoint.mixed = \"warn\": this checkpoint of {id} has to be repaired before CRIU can restore it, which \
+                     tns-shim does at restore, because {why}"
+                ));
+            }
             return Decision::new(
                 Action::Refuse,
                 format!(
                     "checkpoint of {id} refused, the container keeps running: CRIU could not restore what it would write, because \
-                     not every process is in the time namespace of PID 1, {namespace}: {}. Stop these processes, start the ones \
-                     that are needed again with exec through tns-shim, and repeat the checkpoint",
-                    complaints.join("; ")
+                     {why}. Stop these processes, start the ones that are needed again with exec through tns-shim, and repeat the \
+                     checkpoint"
                 ),
             );
         }
@@ -325,18 +473,41 @@ pub enum ImageFacts {
         tasks: usize,
         /// The PIDs of the strays, in the container's pid namespace.
         strays: Vec<u32>,
+        /// By how much the container's clocks would jump if it were restored on the time of here; none if the image has no
+        /// clocks, and CRIU makes no time namespace.
+        jump: Option<Clocks>,
     },
 }
 
-/// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge.
-pub fn image(facts: ImageFacts) -> Decision {
+/// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge, unless something is
+/// asked for that takes understanding.
+pub fn image(facts: ImageFacts, wanted: Restore) -> Decision {
+    let on_host_time = wanted.clocks != RestoredClocks::Continue;
     match facts {
         ImageFacts::Missing => Decision::new(Action::Pass, "there is no checkpoint image to look at"),
+        ImageFacts::NotUnderstood(why) if on_host_time => Decision::new(
+            Action::Refuse,
+            format!("restore.clocks asks for the host's, and the checkpoint image is not understood: {why}"),
+        ),
         ImageFacts::NotUnderstood(why) => Decision::hindered(format!("the checkpoint image is left alone: {why}")),
-        ImageFacts::Understood { tasks, strays } if strays.is_empty() => {
+        ImageFacts::Understood { tasks, strays, .. } if !strays.is_empty() && wanted.mixed == MixedImage::Refuse => {
+            let named: Vec<String> = strays.iter().take(MOST_NAMED).map(u32::to_string).collect();
+            let more = if strays.len() > MOST_NAMED { " and others" } else { "" };
+            Decision::new(
+                Action::Refuse,
+                format!(
+                    "restore.mixed = \"refuse\", and {} of {tasks} processes in the checkpoint image are in another time \
+                     namespace than the first (PID {}{more}): CRIU could not restore it. `tnsctl repair` makes it restorable",
+                    strays.len(),
+                    named.join(", ")
+                ),
+            )
+        }
+        ImageFacts::Understood { jump: Some(jump), .. } if on_host_time => on_host_clocks(jump, wanted.clocks),
+        ImageFacts::Understood { tasks, strays, .. } if strays.is_empty() => {
             Decision::new(Action::Pass, format!("{tasks} processes in the checkpoint image agree"))
         }
-        ImageFacts::Understood { tasks, strays } => Decision::new(
+        ImageFacts::Understood { tasks, strays, .. } => Decision::new(
             Action::RepairImage,
             format!(
                 "{} of {tasks} processes in the checkpoint image are in another time namespace than the first",
@@ -344,6 +515,32 @@ pub fn image(facts: ImageFacts) -> Decision {
             ),
         ),
     }
+}
+
+fn on_host_clocks(jump: Clocks, wanted: RestoredClocks) -> Decision {
+    let zero = Nanoseconds(0);
+    if jump.monotonic_ns >= zero && jump.boottime_ns >= zero {
+        return Decision::new(
+            Action::HoldOnHostTime,
+            format!("restore.clocks asks for the host's, which jump by {jump:+}"),
+        );
+    }
+    if wanted == RestoredClocks::HostForce {
+        return Decision {
+            hindered: true,
+            ..Decision::new(
+                Action::HoldOnHostTime,
+                format!("restore.clocks = \"host-force\": the container's clocks jump by {jump:+}"),
+            )
+        };
+    }
+    Decision::new(
+        Action::Refuse,
+        format!(
+            "restore.clocks = \"host\", and on this host the container's clocks would go back: they would jump by {jump:+}. \
+             `continue` lets them go on from the checkpoint, `host-force` restores all the same"
+        ),
+    )
 }
 
 /// features: what engines read about the runtime.

@@ -7,6 +7,7 @@
 //! Sources: runc's `main.go` and its commands (urfave/cli, Go's flag package), crun's `src/*.c` (argp with `ARGP_IN_ORDER`).
 
 use std::ffi::{CStr, OsStr};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 /// The verbs that the shim knows; every other one is the runtime's own business.
@@ -20,6 +21,20 @@ pub enum Verb {
     Restore,
     Features,
     Other,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Create => "create",
+            Self::Run => "run",
+            Self::Exec => "exec",
+            Self::Checkpoint => "checkpoint",
+            Self::Restore => "restore",
+            Self::Features => "features",
+            Self::Other => "another verb",
+        })
+    }
 }
 
 impl Verb {
@@ -141,6 +156,8 @@ pub struct Globals<'a> {
     pub log: Option<&'a OsStr>,
     /// `--log-format`: `json`, else text.
     pub log_format: Option<&'a OsStr>,
+    /// runc's `--criu`: the CRIU to run, ignored since 1.2.
+    pub criu: Option<&'a OsStr>,
     /// `--debug`, or crun's `--log-level=debug`.
     pub debug: bool,
 }
@@ -168,6 +185,8 @@ pub struct Operands<'a> {
     pub config: Option<&'a OsStr>,
     /// `--image-path`.
     pub image_path: Option<&'a OsStr>,
+    /// `--pre-dump`: memory only, and the container runs on.
+    pub pre_dump: bool,
 }
 
 impl<'a> Invocation<'a> {
@@ -205,6 +224,7 @@ impl<'a> Invocation<'a> {
                 "root" => globals.root = value,
                 "log" => globals.log = value,
                 "log-format" => globals.log_format = value,
+                "criu" => globals.criu = value,
                 "log-level" => globals.debug = value.is_some_and(|level| level == "debug"),
                 _ => {}
             }
@@ -248,6 +268,8 @@ impl<'a> Invocation<'a> {
                 }
                 Word::Flag { name: b"help" | b"h", .. } => return Operands::default(),
                 Word::Flag { name, value, .. } => {
+                    operands.pre_dump |=
+                        self.verb == Verb::Checkpoint && name == b"pre-dump" && value.is_none_or(is_true);
                     let known = flags
                         .iter()
                         .find(|flag| flag.long.as_bytes() == name || flag.short.is_some_and(|short| name == [short]));
@@ -291,6 +313,9 @@ impl<'a> Invocation<'a> {
                 }
                 Word::Flag { name, dashes: 2, .. } if explains(name) => return Operands::default(),
                 Word::Flag { name, value, dashes: 2 } => {
+                    // From its second letter on it is no prefix of --parent-path.
+                    operands.pre_dump |=
+                        self.verb == Verb::Checkpoint && name.len() >= 2 && b"pre-dump".starts_with(name);
                     if let Some(flag) = long_flag(flags, name) {
                         operands.set(flag, value.or_else(|| words.next()));
                     }

@@ -16,8 +16,10 @@ use serde_json::value::RawValue;
 /// What an object holds under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// The key is not there, or its value is null.
+    /// The key is not there.
     Absent,
+    /// It is there once, spelt exactly so, and its value is this null, which means the same.
+    Null(&'a str),
     /// It is there once, spelt exactly so.
     One(&'a str),
     /// It is there twice, or in another letter case: Go's parser and C parsers disagree about what that means.
@@ -30,6 +32,14 @@ pub enum Found<'a> {
 /// `text` does not start with a JSON object.
 pub fn members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> serde_json::Result<[Found<'a>; N]> {
     Deserializer::from_str(text).deserialize_map(Members { keys })
+}
+
+/// The members of the object at the start of `text` whose keys begin with `prefix`, as often and in the order they are there.
+///
+/// # Errors
+/// `text` does not start with a JSON object.
+pub fn members_with_prefix<'a>(text: &'a str, prefix: &str) -> serde_json::Result<Vec<(String, &'a str)>> {
+    Deserializer::from_str(text).deserialize_map(WithPrefix { prefix })
 }
 
 /// The elements of the array at the start of `text`.
@@ -84,10 +94,34 @@ impl Splice {
         Self { remove, insert: "".into() }
     }
 
+    /// Puts `member` in front of those of `object`, a slice of `whole` that has some.
+    pub fn prepend(whole: &str, object: &str, member: &str) -> Self {
+        let at = span(whole, object).start + 1;
+        Self { remove: at..at, insert: format!("{member},").into() }
+    }
+
+    /// Puts `value` in the place of `old`, a slice of `whole`.
+    pub fn replace(whole: &str, old: &str, value: impl Into<Cow<'static, str>>) -> Self {
+        Self { remove: span(whole, old), insert: value.into() }
+    }
+
     /// The changed text, in the pieces it consists of.
     pub fn pieces<'a>(&'a self, text: &'a [u8]) -> [&'a [u8]; 3] {
         [&text[..self.remove.start], self.insert.as_bytes(), &text[self.remove.end..]]
     }
+}
+
+/// The text after several changes, which must not overlap, in the pieces it consists of.
+pub fn pieces<'a>(text: &'a [u8], splices: &'a mut [Splice]) -> Vec<&'a [u8]> {
+    splices.sort_by_key(|splice| splice.remove.start);
+    let mut pieces = Vec::with_capacity(2 * splices.len() + 1);
+    let mut at = 0;
+    for Splice { remove, insert } in &*splices {
+        pieces.extend([&text[at..remove.start], insert.as_bytes()]);
+        at = remove.end;
+    }
+    pieces.push(&text[at..]);
+    pieces
 }
 
 /// Whether Go's encoding/json takes `key` for `wanted`: without regard to case, and it folds U+017F to s and U+212A to k.
@@ -113,7 +147,6 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = [Found::Absent; N];
-        // null counts as absent, but a second appearance of the key is one all the same.
         let mut seen = [false; N];
         while let Some(key) = map.next_key_seed(Key { keys: &self.keys })? {
             let Some((index, exact)) = key else {
@@ -122,11 +155,35 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
             };
             let value = map.next_value::<&RawValue>()?.get();
             found[index] = match (seen[index], exact) {
-                (false, true) if value == "null" => Found::Absent,
+                (false, true) if value == "null" => Found::Null(value),
                 (false, true) => Found::One(value),
                 _ => Found::Ambiguous,
             };
             seen[index] = true;
+        }
+        Ok(found)
+    }
+}
+
+struct WithPrefix<'k> {
+    prefix: &'k str,
+}
+
+impl<'de> Visitor<'de> for WithPrefix<'_> {
+    type Value = Vec<(String, &'de str)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key.starts_with(self.prefix) {
+                found.push((key, map.next_value::<&RawValue>()?.get()));
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
         Ok(found)
     }
@@ -189,7 +246,7 @@ mod tests {
         let text = r#" {"a": {"linux": 1}, "linux" : {"x":[1,2]}, "n": null} trailing garbage"#;
         let [linux, n, other] = members(text, ["linux", "n", "other"]).unwrap();
         assert_eq!(linux, Found::One(r#"{"x":[1,2]}"#));
-        assert_eq!(n, Found::Absent);
+        assert_eq!(n, Found::Null("null"));
         assert_eq!(other, Found::Absent);
         let Found::One(linux) = linux else { unreachable!() };
         assert_eq!(&text[span(text, linux)], linux);
@@ -231,6 +288,23 @@ mod tests {
         {
             assert_eq!(apply(text, Splice::take_out(text, &elements(text).unwrap(), index)), left);
         }
+    }
+
+    #[test]
+    fn several_changes_are_made_at_once() {
+        let text = r#"{"a": 1, "b": null}"#;
+        let [Found::One(a), Found::Null(b)] = members(text, ["a", "b"]).unwrap() else { unreachable!() };
+        let mut splices =
+            [Splice::replace(text, b, "[]"), Splice::replace(text, a, "2"), Splice::prepend(text, text, "\"c\":3")];
+        assert_eq!(pieces(text.as_bytes(), &mut splices).concat(), br#"{"c":3,"a": 2, "b": []}"#);
+        assert_eq!(pieces(b"x", &mut []).concat(), b"x");
+    }
+
+    #[test]
+    fn members_with_a_prefix_are_found_as_often_as_they_are_there() {
+        let text = r#"{"o.x": "1", "p": {"o.y": 2}, "o\u002ex": "3", "o.": 1e400} rest"#;
+        let found = members_with_prefix(text, "o.").unwrap();
+        assert_eq!(found, [("o.x".into(), "\"1\""), ("o.x".into(), "\"3\""), ("o.".into(), "1e400")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! In JSON it is an interface: one object a line with level, msg and time, and engines show the message of the last line
 //! of level error. As runc does, errors go to standard error, too, and everything goes there where there is no file;
-//! except that warnings are then kept back, because engines parse the combined output of a successful call.
+//! except that warnings and notes are then kept back, because engines parse the combined output of a successful call.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -33,7 +33,7 @@ pub fn start(globals: &Globals<'_>) {
     });
     // Fails only if there is a logger already, which then serves.
     if log::set_logger(log).is_ok() {
-        log::set_max_level(if globals.debug { LevelFilter::Debug } else { LevelFilter::Warn });
+        log::set_max_level(if globals.debug { LevelFilter::Debug } else { LevelFilter::Info });
     }
 }
 
@@ -88,11 +88,11 @@ impl Log for OciLog {
                 let written = Self::append(path, &line).is_ok();
                 if level == Level::Error {
                     to_stderr(&format!("tns-shim: {message}\n"));
-                } else if !written && level != Level::Warn {
+                } else if !written && level > Level::Info {
                     to_stderr(&line);
                 }
             }
-            (None, Level::Warn) if log::max_level() < Level::Debug => {}
+            (None, Level::Warn | Level::Info) if log::max_level() < Level::Debug => {}
             (None, _) => to_stderr(&line),
         }
     }

@@ -2,7 +2,7 @@
 //! Files that change whole or not at all.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -15,16 +15,28 @@ pub struct Replacement {
     path: PathBuf,
 }
 
+/// The folder that a file of this path is in.
+pub fn folder_of(path: &Path) -> &Path {
+    // The parent of a bare name is the empty path, which names no folder.
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// An empty file in the folder of `path`, under a temporary name; only its owner can read it.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let name = path.file_name().unwrap_or_default().display();
+    tempfile::Builder::new().prefix(&format!(".{name}.tns-shim-")).tempfile_in(folder_of(path))
+}
+
 impl Replacement {
     /// Writes the pieces, with the mode and owner that `metadata` tells.
     ///
     /// # Errors
     /// The folder of `path` cannot be written, or the owner cannot be given.
     pub fn write(path: &Path, metadata: &fs::Metadata, pieces: &[&[u8]]) -> Result<Self> {
-        // The parent of a bare name is the empty path, which names no folder.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().unwrap_or_default().display();
-        let mut file = tempfile::Builder::new().prefix(&format!(".{name}.tns-shim-")).tempfile_in(folder)?;
+        let mut file = beside(path)?;
         pieces.iter().try_for_each(|piece| file.write_all(piece))?;
         let made = file.as_file().metadata()?;
         if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {

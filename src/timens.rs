@@ -73,6 +73,9 @@ pub struct Offsets {
 }
 
 impl Offsets {
+    /// The clocks are those of the initial time namespace.
+    pub const NONE: Self = Self { monotonic_ns: 0, boottime_ns: 0 };
+
     /// Those of the namespace that the children of process `pid` (a number or `self`) will be in, which is its own one
     /// unless it has just made another.
     ///

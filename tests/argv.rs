@@ -34,6 +34,7 @@ fn read(dialect: Dialect, args: &[&[u8]]) -> String {
     tell("bundle", operands.bundle.filter(|_| id.is_some()));
     tell("config", operands.config.filter(|_| id.is_some()));
     tell("image", operands.image_path.filter(|_| id.is_some()));
+    tell("pre", operands.pre_dump.then_some("yes".as_ref()));
     words.join(" ")
 }
 
@@ -187,6 +188,10 @@ fn runc_takes_one_or_two_dashes_and_no_clusters() {
             ("restore --image-path=I -b B --work-path W c1", "restore id=c1 bundle=B image=I"),
             ("create --preserve-fds 3 --pidfd-socket s c1", "create id=c1"),
             ("restore --lsm-profile p --lsm-mount-context m --empty-ns n --parent-path q c1", "restore id=c1"),
+            ("checkpoint --image-path I --pre-dump --parent-path P c1", "checkpoint id=c1 image=I pre=yes"),
+            ("checkpoint c1 -pre-dump", "checkpoint id=c1 pre=yes"),
+            ("checkpoint --pre-dump=false c1", "checkpoint id=c1"),
+            ("checkpoint --pre c1", "checkpoint id=c1"),
             ("checkpoint --status-fd 3 --page-server a:1 --manage-cgroups-mode soft c1", "checkpoint id=c1"),
         ],
     );
@@ -266,6 +271,10 @@ fn crun_takes_prefixes_and_clusters_and_the_id_ends_the_flags() {
             ("exec -dt c1 ls", "exec id=c1"),
             // A prefix of a flag that only runc has.
             ("checkpoint --e c1", "checkpoint id=c1"),
+            ("checkpoint --pre-dump --image-path I c1", "checkpoint id=c1 image=I pre=yes"),
+            ("checkpoint --pr c1", "checkpoint id=c1 pre=yes"),
+            ("checkpoint --p x c1", "checkpoint id=c1"),
+            ("checkpoint c1 --pre-dump", "checkpoint id=c1"),
             ("checkpoint --s c1", "checkpoint id=c1"),
             ("restore --e -b B c1", "restore id=c1 bundle=B"),
             ("create --he c1", "create"),

@@ -4,96 +4,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "common/handmade.rs"]
+mod handmade;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use tempfile::TempDir;
-use tns_shim::criu::clocks::Here;
+use handmade::*;
+use tns_shim::clocks::Here;
 use tns_shim::criu::images::{Folder, Images};
-use tns_shim::criu::repair;
-
-const COMMON: u32 = 0x5456_4319;
-
-fn number(field: u8, value: u64) -> Vec<u8> {
-    let mut bytes = vec![field << 3];
-    padded(&mut bytes, value, 0);
-    bytes
-}
-
-/// `value` as a varint of at least `least` bytes.
-fn padded(bytes: &mut Vec<u8>, mut value: u64, least: usize) {
-    let start = bytes.len();
-    while value >= 0x80 || bytes.len() - start + 1 < least {
-        bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
-        value >>= 7;
-    }
-    bytes.push(u8::try_from(value).unwrap());
-}
-
-fn nested(field: u8, message: &[u8]) -> Vec<u8> {
-    [&[field << 3 | 2, u8::try_from(message.len()).unwrap()], message].concat()
-}
-
-fn record(message: &[u8]) -> Vec<u8> {
-    [&u32::try_from(message.len()).unwrap().to_le_bytes()[..], message].concat()
-}
-
-fn file(magics: &[u32], records: &[Vec<u8>]) -> Vec<u8> {
-    [magics.iter().flat_map(|magic| magic.to_le_bytes()).collect(), records.concat()].concat()
-}
-
-fn ids_message(time: Option<u64>) -> Vec<u8> {
-    let first: Vec<u8> = (1..=11).flat_map(|field| number(field, 40 + u64::from(field))).collect();
-    [first, time.map_or(Vec::new(), |time| number(12, time))].concat()
-}
-
-fn ids(time: u64) -> Vec<u8> {
-    // And a field that nobody knows yet.
-    file(&[COMMON, 0x5443_2030], &[record(&[ids_message(Some(time)), number(15, 999)].concat())])
-}
-
-fn pstree(tasks: &[(u64, u64)]) -> Vec<u8> {
-    let entry = |(pid, parent): &(u64, u64)| {
-        record(&[number(1, *pid), number(2, *parent), number(3, 1), number(4, 1), number(5, *pid)].concat())
-    };
-    file(&[COMMON, 0x5027_3030], &tasks.iter().map(entry).collect::<Vec<_>>())
-}
-
-fn inventory(version: u64) -> Vec<u8> {
-    let message = [number(1, version), number(2, 1), nested(3, &ids_message(Some(5))), number(15, 7)].concat();
-    file(&[0x5831_3116], &[record(&message)])
-}
-
-fn core(name: &[u8], state: u64) -> Vec<u8> {
-    let task = [number(1, state), number(2, 0), nested(6, name)].concat();
-    file(&[COMMON, 0x5505_3847], &[record(&[number(1, 1), nested(3, &task)].concat())])
-}
-
-fn timens(monotonic: (u64, u64), boottime: (u64, u64)) -> Vec<u8> {
-    let time = |(seconds, nanoseconds)| [number(1, seconds), number(2, nanoseconds)].concat();
-    file(&[COMMON, 0x4311_4433], &[record(&[nested(1, &time(monotonic)), nested(2, &time(boottime))].concat())])
-}
-
-/// PID 1 in the time namespace 13, its child 7 and 7's child 300 in CRIU's own, which is 5; 9 is a zombie.
-fn mixed() -> (TempDir, Folder) {
-    // In memory: every repair waits for the disk, and there are thousands here.
-    let temporary = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
-    let folder = Folder(temporary.path().to_owned());
-    let put = |name: &str, bytes: Vec<u8>| fs::write(folder.path(name), bytes).unwrap();
-    put("inventory.img", inventory(2));
-    put("pstree.img", pstree(&[(1, 0), (7, 1), (300, 7), (9, 1)]));
-    put("ids-1.img", ids(13));
-    put("ids-7.img", ids(5));
-    put("ids-300.img", ids(5));
-    put("timens-13.img", timens((100, 5), (200, 999_999_999)));
-    for (pid, name) in [(1, &b"init"[..]), (7, b"a\x1bb"), (300, b"sh"), (9, b"dead")] {
-        put(&format!("core-{pid}.img"), core(name, if pid == 9 { 2 } else { 1 }));
-    }
-    // Of an earlier checkpoint.
-    put("ids-55.img", b"left over".to_vec());
-    (temporary, folder)
-}
+use tns_shim::criu::{host_time, originals, repair};
 
 fn here() -> Here {
     Here::look().unwrap()
@@ -118,7 +39,7 @@ fn snapshot(folder: &Folder) -> Vec<(String, Vec<u8>, u64, i64)> {
 fn mend(folder: &Folder) -> anyhow::Result<Vec<u32>> {
     let images = Images::read(folder)?;
     let moves = repair::plan(&images, folder, here())?;
-    repair::apply(folder, &moves)?;
+    originals::apply(&images, folder, moves.iter().map(|one| &one.edit))?;
     Ok(moves.iter().map(|one| one.pid).collect())
 }
 
@@ -147,18 +68,18 @@ fn repair_changes_one_number_of_a_stray_and_undo_brings_the_same_files_back() {
     assert_eq!(fs::read(folder.path("ids-7.img")).unwrap(), ids(13));
     assert_eq!(fs::metadata(folder.path("ids-7.img")).unwrap().mode() & 0o7777, 0o640);
     assert_eq!(fs::read(folder.path("ids-7.img.tns-orig")).unwrap(), ids(5));
-    assert_eq!(repair::originals(&folder).unwrap(), [7, 300]);
+    assert_eq!(originals::names(&folder).unwrap(), ["ids-300.img", "ids-7.img"]);
     let repaired = snapshot(&folder);
-    assert_eq!(repaired.len(), before.len() + 2, "no temporary file is left");
+    assert_eq!(repaired.len(), before.len() + 3, "no temporary file is left");
     assert_eq!(mend(&folder).unwrap(), [0; 0]);
     assert_eq!(snapshot(&folder), repaired, "a second repair changes nothing");
 
     let images = Images::read(&folder).unwrap();
-    assert_eq!(repair::undo(&folder, &images, true).unwrap(), [7, 300]);
+    assert_eq!(originals::undo(&folder, &images, true).unwrap(), ["ids-300.img", "ids-7.img"]);
     assert_eq!(snapshot(&folder), repaired, "a dry run changes nothing");
-    assert_eq!(repair::undo(&folder, &images, false).unwrap(), [7, 300]);
+    assert_eq!(originals::undo(&folder, &images, false).unwrap(), ["ids-300.img", "ids-7.img"]);
     assert_eq!(snapshot(&folder), before, "the very same files");
-    assert_eq!(repair::undo(&folder, &images, false).unwrap(), [0; 0]);
+    assert!(originals::undo(&folder, &images, false).unwrap().is_empty());
 }
 
 #[test]
@@ -216,15 +137,95 @@ fn a_kernel_without_time_namespaces_leaves_nothing_to_disagree_about() {
 #[test]
 fn what_another_checkpoint_left_is_neither_kept_nor_put_back() {
     let (_temporary, folder) = mixed();
-    let stale = file(&[COMMON, 0x5443_2030], &[record(&ids_message(Some(77)))]);
-    fs::write(folder.path("ids-7.img.tns-orig"), &stale).unwrap();
+    assert_eq!(mend(&folder).unwrap(), [7, 300]);
+    // A later checkpoint, in which PID 300 agrees by itself; its files could be taken for repaired ones.
+    for (name, bytes) in [("inventory.img", inventory_of(8)), ("ids-7.img", ids(14)), ("ids-300.img", ids(13))] {
+        fs::write(folder.path(name), bytes).unwrap();
+    }
     let images = Images::read(&folder).unwrap();
     let before = snapshot(&folder);
-    let error = repair::undo(&folder, &images, false).unwrap_err().to_string();
-    assert!(error.contains("ids-7.img is not what a repair makes of ids-7.img.tns-orig"), "{error}");
+    let error = originals::undo(&folder, &images, false).unwrap_err().to_string();
+    assert!(error.contains("of another checkpoint"), "{error}");
     assert_eq!(snapshot(&folder), before);
+    assert_eq!(mend(&folder).unwrap(), [7]);
+    assert_eq!(originals::names(&folder).unwrap(), ["ids-7.img"]);
+    assert_eq!(fs::read(folder.path("ids-7.img.tns-orig")).unwrap(), ids(14));
+}
+
+#[test]
+fn what_somebody_else_has_changed_is_not_put_back() {
+    let (_temporary, folder) = mixed();
     assert_eq!(mend(&folder).unwrap(), [7, 300]);
-    assert_eq!(fs::read(folder.path("ids-7.img.tns-orig")).unwrap(), ids(5));
+    fs::write(folder.path("ids-7.img"), file(&[COMMON, 0x5443_2030], &[record(&ids_message(Some(77)))])).unwrap();
+    let images = Images::read(&folder).unwrap();
+    let before = snapshot(&folder);
+    let error = originals::undo(&folder, &images, false).unwrap_err().to_string();
+    assert!(error.contains("ids-7.img is not what is made of ids-7.img.tns-orig"), "{error}");
+    assert_eq!(snapshot(&folder), before);
+}
+
+/// Holds the image on the host's time, as restore does, and tells the names of the files that were changed.
+fn hold(folder: &Folder) -> Vec<String> {
+    let images = Images::read(folder).unwrap();
+    let edits = host_time::plan(&images, folder).unwrap();
+    originals::apply(&images, folder, &edits).unwrap();
+    edits.into_iter().map(|edit| edit.name).collect()
+}
+
+#[test]
+fn an_image_is_held_on_the_hosts_time_and_let_go() {
+    let (_temporary, folder) = mixed();
+    let before = snapshot(&folder);
+    let is_held = || host_time::is_held(&Images::read(&folder).unwrap(), &folder);
+    assert!(!is_held());
+    // A repaired one, too: what is undone is both.
+    for repaired in [false, true] {
+        if repaired {
+            assert_eq!(mend(&folder).unwrap(), [7, 300]);
+            assert_eq!(hold(&folder), ["ids-300.img", "ids-7.img", "ids-1.img"]);
+        } else {
+            assert_eq!(hold(&folder), ["ids-1.img"], "the others are there already");
+        }
+        let images = Images::read(&folder).unwrap();
+        assert!(is_held() && images.strays().count() == 0);
+        assert_eq!((images.first().time(), images.clocks(&folder).unwrap()), (Some(5), None));
+        assert!(hold(&folder).is_empty());
+        originals::undo(&folder, &images, false).unwrap();
+        assert_eq!(snapshot(&folder), before);
+        assert!(!is_held());
+    }
+}
+
+#[test]
+fn clocks_dumped_in_criu_s_own_namespace_are_put_aside_and_back() {
+    let (_temporary, folder) = mixed();
+    fs::write(folder.path("ids-1.img"), ids(5)).unwrap();
+    fs::rename(folder.path("timens-13.img"), folder.path("timens-0.img")).unwrap();
+    let before = snapshot(&folder);
+    assert_eq!(hold(&folder), ["timens-0.img"]);
+    let images = Images::read(&folder).unwrap();
+    assert!(host_time::is_held(&images, &folder) && !folder.path("timens-0.img").exists());
+    assert_eq!(originals::undo(&folder, &images, false).unwrap(), ["timens-0.img"]);
+    assert_eq!(snapshot(&folder), before);
+    // A later checkpoint into the same folder brings its own clocks.
+    hold(&folder);
+    fs::write(folder.path("timens-0.img"), timens((1, 1), (2, 2))).unwrap();
+    fs::write(folder.path("inventory.img"), inventory_of(8)).unwrap();
+    assert!(!host_time::is_held(&Images::read(&folder).unwrap(), &folder));
+}
+
+#[test]
+fn a_hold_that_was_interrupted_leads_back_to_the_containers_own_clocks() {
+    let (_temporary, folder) = mixed();
+    assert_eq!(mend(&folder).unwrap(), [7, 300]);
+    let images = Images::read(&folder).unwrap();
+    let edits = host_time::plan(&images, &folder).unwrap();
+    for done in 1..edits.len() {
+        originals::apply(&images, &folder, &edits[..done]).unwrap();
+        assert_eq!(mend(&folder).unwrap().len(), done);
+        let images = Images::read(&folder).unwrap();
+        assert_eq!((images.first().time(), images.strays().count()), (Some(13), 0));
+    }
 }
 
 #[test]
@@ -233,10 +234,11 @@ fn an_interrupted_repair_is_gone_on_with_or_undone() {
         let (_temporary, folder) = mixed();
         let before = snapshot(&folder);
         // Interrupted between the second name and the new content.
+        fs::copy(folder.path("inventory.img"), folder.path("inventory.img.tns-orig")).unwrap();
         fs::hard_link(folder.path("ids-7.img"), folder.path("ids-7.img.tns-orig")).unwrap();
         if undo {
             let images = Images::read(&folder).unwrap();
-            assert_eq!(repair::undo(&folder, &images, false).unwrap(), [7]);
+            assert_eq!(originals::undo(&folder, &images, false).unwrap(), ["ids-7.img"]);
             assert_eq!(snapshot(&folder), before);
         } else {
             assert_eq!(mend(&folder).unwrap(), [7, 300]);
@@ -376,7 +378,7 @@ fn a_flipped_bit_never_harms() {
             repairs += 1;
             let images = Images::read(&folder).unwrap();
             assert_eq!(images.strays().count(), 0, "{name} {bit}");
-            repair::undo(&folder, &images, false).unwrap();
+            originals::undo(&folder, &images, false).unwrap();
             assert_eq!(snapshot(&folder), before, "{name} {bit}");
         }
     }

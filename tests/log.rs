@@ -18,31 +18,25 @@ const DECLARED: &str = r#"{"linux":{"namespaces":[{"type":"time"}]}}"#;
 
 /// (the runtime, config.json, the command, what is decided, a part of the reason)
 const DECISIONS: [(Role, &str, &str, &str, &str); 13] = [
-    (RUNC_1_3, CONFIG, "create c1", "Create: Declare", "runc 1.3.6 makes declared time namespaces"),
-    (RUNC_1_3, CONFIG, "run c1", "Run: Declare", "runc 1.3.6 makes declared time namespaces"),
-    (CRUN, CONFIG, "create c1", "Create: Declare", "crun 1.21.0 makes declared time namespaces"),
-    (RUNC_1_3, DECLARED, "create c1", "Create: Pass", "config.json declares the time namespace already"),
-    (RUNC_1_3, "{}", "create c1", "Create: Pass", "config.json has no linux.namespaces"),
-    (
-        RUNC_1_1,
-        CONFIG,
-        "create c1",
-        "Create: Emulate { undeclare: false }",
-        "runc 1.1.15 does not make time namespaces",
-    ),
+    (RUNC_1_3, CONFIG, "create c1", "create: declare", "runc 1.3.6 makes declared time namespaces"),
+    (RUNC_1_3, CONFIG, "run c1", "run: declare", "runc 1.3.6 makes declared time namespaces"),
+    (CRUN, CONFIG, "create c1", "create: declare", "crun 1.21.0 makes declared time namespaces"),
+    (RUNC_1_3, DECLARED, "create c1", "create: pass", "config.json declares the time namespace already"),
+    (RUNC_1_3, "{}", "create c1", "create: pass", "config.json has no linux.namespaces"),
+    (RUNC_1_1, CONFIG, "create c1", "create: emulate", "runc 1.1.15 does not make time namespaces"),
     (
         RUNC_1_1,
         DECLARED,
         "create c1",
-        "Create: Emulate { undeclare: true }",
+        "create: undeclare and emulate",
         "does not make time namespaces, so the shim makes",
     ),
-    (RUNC_1_3, CONFIG, "restore c1", "Restore: Declare", "knows of the namespace that CRIU makes"),
-    (RUNC_1_1, CONFIG, "restore c1", "Restore: Pass", "CRIU makes it"),
-    (RUNC_1_3, CONFIG, "exec c1 ls", "Exec: Pass", "the runtime decides: there is no "),
-    (CRUN, CONFIG, "exec c1 ls", "Exec: Pass", ""),
-    (RUNC_1_1, CONFIG, "checkpoint c1", "Checkpoint: StandOutside", "the processes could not be checked"),
-    (RUNC_1_3, CONFIG, "features", "Features: Pass", "runc 1.3.6 lists time itself"),
+    (RUNC_1_3, CONFIG, "restore c1", "restore: declare", "knows of the namespace that CRIU makes"),
+    (RUNC_1_1, CONFIG, "restore c1", "restore: pass", "CRIU makes it"),
+    (RUNC_1_3, CONFIG, "exec c1 ls", "exec: pass", "the runtime decides: there is no "),
+    (CRUN, CONFIG, "exec c1 ls", "exec: pass", ""),
+    (RUNC_1_1, CONFIG, "checkpoint c1", "checkpoint: stand outside", "the processes could not be checked"),
+    (RUNC_1_3, CONFIG, "features", "features: pass", "runc 1.3.6 lists time itself"),
 ];
 
 fn logged(world: &World) -> Vec<String> {
@@ -97,7 +91,7 @@ fn text_is_the_format_unless_json_is_asked_for() {
     world.write_config(DECLARED);
     with_log(&world, true, false, "create c1").go().assert_quiet_success();
     let lines = logged(&world);
-    let decision = r#"level=debug msg="tns-shim: Create: "#;
+    let decision = r#"level=debug msg="tns-shim: create: "#;
     assert_eq!(
         lines.iter().filter(|line| line.starts_with("time=\"") && line.contains(decision)).count(),
         1,

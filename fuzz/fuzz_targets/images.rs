@@ -13,12 +13,13 @@ use std::io;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use tns_shim::criu::clocks::{Here, Nanoseconds};
+use tns_shim::clocks::{Here, Nanoseconds};
 use tns_shim::criu::images::{Images, Source, Stored};
-use tns_shim::criu::repair;
+use tns_shim::criu::record::{self, Record};
+use tns_shim::criu::{host_time, repair};
 
 // Written by runc 1.1 and CRIU 4.1: PID 19 is in another time namespace than PID 1; its parent is PID 1.
-const FILES: [(&str, &[u8]); 7] = [
+const FILES: [(&str, &[u8]); 8] = [
     ("ids-19.img", include_bytes!("../seeds/ids-19.img")),
     ("ids-1.img", include_bytes!("../seeds/ids-1.img")),
     ("pstree.img", include_bytes!("../seeds/pstree.img")),
@@ -26,6 +27,7 @@ const FILES: [(&str, &[u8]); 7] = [
     ("timens-13.img", include_bytes!("../seeds/timens-13.img")),
     ("core-19.img", include_bytes!("../seeds/core-19.img")),
     ("core-1.img", include_bytes!("../seeds/core-1.img")),
+    (record::NAME, include_bytes!("../seeds/tns-shim.json")),
 ];
 
 struct Memory<'a> {
@@ -52,6 +54,17 @@ fuzz_target!(|input: &[u8]| {
     for task in images.tasks() {
         let _ = images.command(&source, task.pid);
     }
+    // Held on the host's time, all are where CRIU was, or there are no namespaces to be in.
+    if let Ok(edits) = host_time::plan(&images, &source) {
+        let held: Vec<(String, &[u8])> =
+            edits.iter().filter_map(|edit| Some((edit.name.clone(), edit.after.as_deref()?))).collect();
+        let held = Memory { changed: source.changed.iter().cloned().chain(held).collect() };
+        let held = Images::read(&held).unwrap();
+        if images.criu.is_some() && images.first().time().is_some() {
+            assert!(held.tasks().iter().all(|task| task.ids.is_none() || task.time() == images.criu));
+        }
+    }
+    let _ = Record::read(&source);
     let here = *HERE.get_or_init(|| Here::look().unwrap());
     let Ok(moves) = repair::plan(&images, &source, here) else { return };
     assert_eq!(moves.len(), images.strays().count());

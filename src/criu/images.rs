@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::clocks::{Clocks, Nanoseconds};
 use super::wire::{self, Cursor, Malformed, Message};
+use crate::clocks::{Clocks, Nanoseconds};
 use crate::text::printable;
 
 const COMMON_MAGIC: u32 = 0x5456_4319;
@@ -36,8 +36,14 @@ const IDS: Kind = Kind { magic: 0x5443_2030, common: true };
 const CORE: Kind = Kind { magic: 0x5505_3847, common: true };
 const TIMENS: Kind = Kind { magic: 0x4311_4433, common: true };
 
-/// What follows the magic numbers is read into memory. Those of real checkpoints have some kilobytes.
-const LARGEST: u64 = 64 << 20;
+/// The file that every checkpoint has, and no two checkpoints alike.
+pub const INVENTORY_NAME: &str = "inventory.img";
+
+/// The file of the clocks where the first process was in CRIU's own time namespace.
+pub const TIMENS_OF_CRIU: &str = "timens-0.img";
+
+/// The most bytes that a file may have, because it is read into memory. Those of real checkpoints have some kilobytes.
+pub const LARGEST: u64 = 64 << 20;
 
 /// One file of a checkpoint.
 #[derive(Debug)]
@@ -268,7 +274,7 @@ impl Images {
     /// As [`Images::read`].
     pub fn clocks(&self, source: &impl Source) -> Result<Option<(Clocks, Nanoseconds)>> {
         let of_its_own = self.first().time().filter(|time| Some(*time) != self.criu);
-        let name = format!("timens-{}.img", of_its_own.unwrap_or(0));
+        let name = of_its_own.map_or_else(|| TIMENS_OF_CRIU.to_owned(), |time| format!("timens-{time}.img"));
         let Some(stored) = source.file(&name).with_context(|| format!("read {name}"))? else {
             if of_its_own.is_some() {
                 bail!("there is no {name}, for the clocks of the first process");
@@ -305,7 +311,7 @@ fn required(source: &impl Source, name: &str) -> Result<Stored> {
 
 /// The version, and the time namespace of CRIU itself.
 fn inventory(source: &impl Source) -> Result<(Version, Option<u32>)> {
-    let name = "inventory.img";
+    let name = INVENTORY_NAME;
     let file = required(source, name)?.bytes;
     INVENTORY.read_one(Version::Two, name, &file, |message| {
         let version = match message.required(1)? {

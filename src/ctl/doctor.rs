@@ -4,16 +4,16 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::{Verdict, print, table};
 use crate::bundle::{Declared, View};
 use crate::decision::{self, Action, ConfigFacts, Decision};
 use crate::runtime::abilities::{self, Abilities};
-use crate::runtime::{Binary, locate};
+use crate::runtime::criu;
+use crate::settings::{Annotations, Settings, Wanted};
 use crate::timens::{self, Kernel, Offsets};
 
 #[derive(Serialize)]
@@ -56,21 +56,14 @@ struct CriuReport {
 }
 
 pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
-    let binary = match runtime {
-        Some(path) if path.components().count() > 1 => {
-            let path = std::path::absolute(path).context("find the working folder")?;
-            Binary::at(path.clone()).with_context(|| format!("look at {}", path.display()))?
-        }
-        Some(name) => locate::named(name.as_os_str())?,
-        None => locate::runtime(OsStr::new("tns-shim"))?,
-    };
+    let binary = super::runtime(runtime)?;
     let abilities = abilities::probe(&binary.path)?;
-    let criu = criu();
+    let criu = look_at_criu();
     // Last, because it leaves this process in a new namespace.
     let kernel = kernel();
-    let Decision { action, reason, .. } = new_container(&kernel, abilities);
+    let Decision { action, reason, .. } = new_container(&kernel, abilities, &Settings::read()?);
     let mode = match action {
-        Action::Declare => "declare",
+        Action::Declare { .. } => "declare",
         Action::Emulate { .. } => "emulate",
         _ => "pass",
     };
@@ -87,9 +80,11 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
 }
 
 /// The decision about a container that says nothing of time namespaces itself.
-fn new_container(kernel: &KernelReport, runtime: Abilities) -> Decision {
+fn new_container(kernel: &KernelReport, runtime: Abilities, settings: &Settings) -> Decision {
     let view = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: false };
-    let decision = decision::create(ConfigFacts { kernel: Kernel::try_out(), runtime, view, writable: true });
+    let Wanted { mode, shift, .. } = Wanted::of(settings, Annotations::default());
+    let facts = ConfigFacts { kernel: Kernel::try_out(), runtime, view, writable: true, mode, shift };
+    let decision = decision::create(facts);
     match (&kernel.can_make, decision.action) {
         (Err(obstacle), Action::Emulate { .. }) => Decision::hindered(obstacle.clone()),
         _ => decision,
@@ -108,14 +103,10 @@ fn kernel() -> KernelReport {
     }
 }
 
-fn criu() -> CriuReport {
-    let criu = |arguments: &[&str]| {
-        let output = Command::new("criu").args(arguments).stdin(Stdio::null()).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let version = criu(&["--version"])
-        .and_then(|text| Some(text.lines().next()?.trim_start_matches("Version:").trim().to_owned()));
-    CriuReport { version, time_namespaces: criu(&["check", "--feature", "timens"]).is_some() }
+fn look_at_criu() -> CriuReport {
+    let program = OsStr::new("criu");
+    let time_namespaces = criu::output(program, &["check", "--feature", "timens"]).is_some();
+    CriuReport { version: criu::version(program), time_namespaces }
 }
 
 fn text(report: &Report) -> String {

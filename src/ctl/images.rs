@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tnsctl images`: what a checkpoint says about time, and whether it can be restored.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::checkpoint::{Checkpoint, Place};
 use super::{Verdict, print, table};
-use crate::criu::clocks::{Clocks, Here};
-use crate::criu::images::{Folder, Images, Task};
-use crate::criu::repair;
+use crate::clocks::{Clocks, Here};
+use crate::criu::host_time;
+use crate::criu::images::{Images, Task};
+use crate::criu::record::{Mode, Record, TimeNamespace};
+use crate::text::printable;
 
 #[derive(Serialize)]
 struct Report {
-    folder: PathBuf,
+    #[serde(flatten)]
+    place: Place,
     /// `whole` or `mixed`.
     verdict: &'static str,
     processes: Vec<Process>,
@@ -23,8 +27,14 @@ struct Report {
     offsets_here: Option<Clocks>,
     /// A clock of the container would go back if it were restored into the time namespace of here instead.
     goes_back_on_host_time: Option<bool>,
-    /// The processes whose files were repaired; the originals are beside.
-    repaired: Vec<u32>,
+    /// A restore with `restore.clocks = "host"` has taken its clocks away; `tnsctl repair --undo` brings them back.
+    held_on_host_time: bool,
+    /// The files that were changed, whose originals are beside.
+    changed: Vec<String>,
+    /// What tns-shim has recorded at the checkpoint.
+    record: Option<Record>,
+    /// Why there is a record, and it is not understood.
+    record_problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -38,29 +48,36 @@ struct Process {
 }
 
 pub(super) fn run(path: &Path, json: bool) -> Result<Verdict> {
-    let folder = Folder(path.to_owned());
-    let report = look(&folder).with_context(|| format!("look at the checkpoint image {}", path.display()))?;
+    let report = look(path).with_context(|| format!("look at the checkpoint image {}", path.display()))?;
     print(&report, json, text)?;
     Ok(if report.verdict == "whole" { Verdict::Good } else { Verdict::Bad })
 }
 
-fn look(folder: &Folder) -> Result<Report> {
-    let images = Images::read(folder)?;
-    let clocks = images.clocks(folder)?.map(|(clocks, _)| clocks);
-    let processes = images.tasks().iter().map(|task| process(folder, &images, task)).collect::<Result<_>>()?;
+fn look(path: &Path) -> Result<Report> {
+    let checkpoint = Checkpoint::open(path)?;
+    let images = Images::read(&checkpoint)?;
+    let clocks = images.clocks(&checkpoint)?.map(|(clocks, _)| clocks);
+    let processes = images.tasks().iter().map(|task| process(&checkpoint, &images, task)).collect::<Result<_>>()?;
     let here = Here::look()?;
+    let (record, record_problem) = match Record::read(&checkpoint) {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
     Ok(Report {
-        folder: folder.0.clone(),
+        place: checkpoint.place(path),
         verdict: if images.strays().next().is_none() { "whole" } else { "mixed" },
         processes,
         clocks,
         offsets_here: clocks.and_then(|clocks| here.offsets_to(clocks)),
         goes_back_on_host_time: clocks.map(|clocks| here.goes_back_from(clocks)),
-        repaired: repair::originals(folder)?,
+        held_on_host_time: host_time::is_held(&images, &checkpoint),
+        changed: checkpoint.changed()?,
+        record,
+        record_problem,
     })
 }
 
-fn process(folder: &Folder, images: &Images, task: &Task) -> Result<Process> {
+fn process(checkpoint: &Checkpoint, images: &Images, task: &Task) -> Result<Process> {
     let time = task.time();
     let note = match time {
         _ if task.ids.is_none() => "a zombie",
@@ -69,14 +86,35 @@ fn process(folder: &Folder, images: &Images, task: &Task) -> Result<Process> {
         _ => "in a time namespace of its own",
     };
     let agrees = task.ids.is_none() || note.is_empty();
-    Ok(Process { pid: task.pid, command: images.command(folder, task.pid)?, time_ns_id: time, agrees, note })
+    Ok(Process { pid: task.pid, command: images.command(checkpoint, task.pid)?, time_ns_id: time, agrees, note })
+}
+
+fn recorded(record: &Record) -> Vec<[String; 2]> {
+    let shown = |text: &str| printable(text, 64);
+    let row = |what: &str, value: String| [what.to_owned(), value];
+    let mode = match record.mode {
+        Mode::Declared => "made by the runtime",
+        Mode::Emulated => "made by tns-shim or CRIU",
+        Mode::Host => "that of the host",
+    };
+    let TimeNamespace { id, offsets } = &record.time_namespace;
+    vec![
+        row("recorded", format!("{}, by tns-shim {}", shown(&record.time), shown(&record.shim))),
+        row("  container", format!("{}, {} processes", shown(&record.container), record.processes)),
+        row("  clocks", record.clocks.to_string()),
+        row("  time namespace", format!("{}, {mode}, offsets {offsets:+}", shown(id))),
+        row("  runtime, CRIU", format!("{}, {}", shown(&record.runtime), shown(record.criu.as_deref().unwrap_or("?")))),
+        row("  kernel, boot", format!("{}, {}", shown(&record.kernel), shown(&record.boot_id))),
+    ]
 }
 
 fn text(report: &Report) -> String {
     let row = |what: &str, value: String| [what.to_owned(), value];
-    let mut rows = vec![row("image", report.folder.display().to_string())];
+    let mut rows = vec![row("image", report.place.text())];
     if let Some(clocks) = report.clocks {
         rows.push(row("clocks", clocks.to_string()));
+    } else if report.held_on_host_time {
+        rows.push(row("clocks", "taken away for a restore on the host's time; `tnsctl repair --undo`".to_owned()));
     } else {
         rows.push(row("clocks", "none dumped: restored without a time namespace".to_owned()));
     }
@@ -87,9 +125,14 @@ fn text(report: &Report) -> String {
         let answer = if goes_back { "a clock would go back" } else { "no clock would go back" };
         rows.push(row("on this host's time", answer.to_owned()));
     }
-    if !report.repaired.is_empty() {
-        let pids: Vec<String> = report.repaired.iter().map(u32::to_string).collect();
-        rows.push(row("repaired", format!("PID {}; the originals are beside", pids.join(", "))));
+    if !report.changed.is_empty() {
+        rows.push(row("changed", format!("{}; the originals are beside", report.changed.join(", "))));
+    }
+    if let Some(record) = &report.record {
+        rows.extend(recorded(record));
+    }
+    if let Some(problem) = &report.record_problem {
+        rows.push(row("recorded", format!("unknown: {problem}")));
     }
     let summary = table::aligned(&rows);
 

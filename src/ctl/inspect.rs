@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tnsctl inspect`: do a container's processes agree about time?
 
+pub(super) mod all;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -40,7 +42,7 @@ struct Container {
     declared: Option<bool>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Process {
     pid: i32,
     command: String,
@@ -58,8 +60,7 @@ pub(super) fn run(name: &str, roots: Vec<PathBuf>, json: bool) -> Result<Verdict
     let namespace = Id::of_process(pid).with_context(|| format!("look at the time namespace of PID {pid}"))?;
     let host = Id::own().context("look at the own time namespace")?;
     let offsets = Offsets::of_process(pid).with_context(|| format!("read the clock offsets of PID {pid}"))?;
-    let processes: Vec<Process> =
-        tasks(pid)?.into_iter().map(|(task, in_tree)| process(task, in_tree, namespace, host)).collect();
+    let processes = processes(pid, namespace, host)?;
     let agree = processes.iter().all(|process| process.agrees);
     let report = Report {
         container,
@@ -112,6 +113,11 @@ fn crun_declared(folder: &Path) -> Option<bool> {
     let spec = Spec::load(folder.join("config.json")).ok()?;
     let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
     Some(namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Time))
+}
+
+/// All processes of the container with that PID 1, which is in `namespace`.
+fn processes(init: i32, namespace: Id, host: Id) -> Result<Vec<Process>> {
+    Ok(tasks(init)?.into_iter().map(|(task, in_tree)| process(task, in_tree, namespace, host)).collect())
 }
 
 /// All processes by PID, and whether each is below PID 1.

@@ -2,19 +2,26 @@
 //! tnsctl: looks at what the shim can do here, and at the time namespaces of containers and checkpoints. Only `repair`
 //! changes anything.
 
+mod checkpoint;
+mod config;
 mod doctor;
+mod hook;
 mod images;
 mod inspect;
+mod progress;
 mod repair;
 mod table;
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+
+use crate::runtime::{Binary, locate};
 
 /// Looks at the time namespaces of containers, and at what tns-shim can do on this machine.
 #[derive(Parser)]
@@ -37,13 +44,26 @@ enum Command {
         #[arg(long)]
         runtime: Option<PathBuf>,
     },
+    /// The settings in force, and where each comes from.
+    Config {
+        /// Those of the container with this bundle: the annotations in its config.json win over the file
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
+    },
+    /// For engines whose runtime may not be changed: a container's config.json on its way to the runtime.
+    #[command(subcommand)]
+    Hook(Hook),
     /// A container's time namespace, and every process of it that is in another one.
     ///
-    /// Exit status: 0 if all processes agree, 1 if some do not, 2 on errors.
+    /// Exit status: 0 if all processes agree, 1 if some do not, 2 on errors. With --all: 1 if a container is at risk, else 2
+    /// if one could not be looked at.
     Inspect {
         /// A container's id, or the PID of its first process
-        #[arg(value_name = "ID|PID")]
-        container: String,
+        #[arg(value_name = "ID|PID", required_unless_present = "all", conflicts_with = "all")]
+        container: Option<String>,
+        /// List every container of runc and crun, and which are at risk: their processes disagree, so a checkpoint would be lost
+        #[arg(long)]
+        all: bool,
         /// Where the runtime keeps its containers [default: the places that runc, crun and the engines use]
         #[arg(long, value_name = "DIR")]
         root: Vec<PathBuf>,
@@ -53,26 +73,42 @@ enum Command {
     /// Exit status: 0 if all processes agree about time, 1 if some do not, 2 on errors, which an image that is not
     /// understood is.
     Images {
-        /// The folder that was given as --image-path
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        /// The folder that was given as --image-path, an archive that Podman or containerd has exported (tar, gzip, zstd),
+        /// or the folder that one was unpacked into
+        path: PathBuf,
     },
     /// Makes a checkpoint restorable whose processes disagree about time: all get the clocks of the first one.
     ///
-    /// Says by how much the clocks of each will jump. The originals stay beside, as *.tns-orig. What is not understood is
-    /// left as it is, all of it.
+    /// Says by how much the clocks of each will jump. The originals stay beside, as *.tns-orig; of an archive, a repaired
+    /// copy is written. What is not understood is left as it is, all of it.
     ///
     /// Exit status: 0 if it is done or there was nothing to do, 1 if --dry-run has found something to repair, 2 on errors.
     Repair {
-        /// The folder that was given as --image-path
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        /// The folder that was given as --image-path, an archive that Podman has exported (tar, gzip, zstd), or the folder
+        /// that one was unpacked into
+        path: PathBuf,
+        /// Where to write the repaired archive; an archive itself is never changed
+        #[arg(long, value_name = "NEW", conflicts_with = "undo")]
+        output: Option<PathBuf>,
         /// Put the originals back
         #[arg(long)]
         undo: bool,
         /// Say what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Hook {
+    /// Reads config.json from standard input, declares a time namespace as the shim would, and prints it.
+    ///
+    /// Podman calls it at stage precreate. It sees neither exec nor checkpoint nor restore, and declares only what the runtime
+    /// makes by itself.
+    Precreate {
+        /// The runtime that the container will be given to [default: the one that the shim would wrap]
+        #[arg(long)]
+        runtime: Option<PathBuf>,
     },
 }
 
@@ -87,10 +123,16 @@ pub fn main() -> ExitCode {
     env_logger::init();
     let arguments = Arguments::parse();
     let result = match arguments.command {
+        Command::Config { bundle } => config::run(bundle.as_deref(), arguments.json),
+        Command::Hook(Hook::Precreate { runtime }) => hook::precreate(runtime.as_deref()),
         Command::Doctor { runtime } => doctor::run(runtime.as_deref(), arguments.json),
-        Command::Inspect { container, root } => inspect::run(&container, root, arguments.json),
-        Command::Images { folder } => images::run(&folder, arguments.json),
-        Command::Repair { folder, undo, dry_run } => repair::run(&folder, undo, dry_run, arguments.json),
+        Command::Inspect { container: Some(container), root, .. } => inspect::run(&container, root, arguments.json),
+        Command::Inspect { container: None, root, .. } => inspect::all::run(root, arguments.json),
+        Command::Images { path } => images::run(&path, arguments.json),
+        Command::Repair { path, output, undo, dry_run } => {
+            let how = repair::How { output: output.as_deref(), undo, dry_run };
+            repair::run(&path, how, arguments.json)
+        }
     };
     match result {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
@@ -99,6 +141,18 @@ pub fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "tnsctl: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// The runtime that is asked for: a path, a name in PATH, or what the shim would wrap.
+fn runtime(asked: Option<&Path>) -> Result<Binary> {
+    match asked {
+        Some(path) if path.components().count() > 1 => {
+            let path = std::path::absolute(path).context("find the working folder")?;
+            Binary::at(path.clone()).with_context(|| format!("look at {}", path.display()))
+        }
+        Some(name) => locate::named(name.as_os_str()),
+        None => locate::runtime(OsStr::new("tns-shim")),
     }
 }
 

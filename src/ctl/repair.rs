@@ -1,57 +1,139 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tnsctl repair`: makes a checkpoint restorable whose processes disagree about time.
 
+use std::fs::{self, File, Permissions};
+use std::io::{BufWriter, ErrorKind, Seek};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::checkpoint::{Checkpoint, Place, open_file};
+use super::progress::Progress;
 use super::{Verdict, print, table};
-use crate::criu::clocks::Here;
-use crate::criu::images::{Folder, Images};
+use crate::archive::collect;
+use crate::archive::rewrite::{self, Patch};
+use crate::clocks::Here;
+use crate::criu::images::Images;
+use crate::criu::originals;
 use crate::criu::repair::{self, Move};
+use crate::replacement;
 
 #[derive(Serialize)]
 struct Report {
-    folder: PathBuf,
+    #[serde(flatten)]
+    place: Place,
+    /// The repaired archive, if one was written.
+    output: Option<PathBuf>,
     dry_run: bool,
     /// The processes that were moved, or would be.
     moved: Vec<Move>,
-    /// The processes whose originals were put back, or would be.
-    put_back: Vec<u32>,
+    /// The files whose originals were put back, or would be.
+    put_back: Vec<String>,
     #[serde(skip)]
     undo: bool,
 }
 
-pub(super) fn run(path: &Path, undo: bool, dry_run: bool, json: bool) -> Result<Verdict> {
-    let folder = Folder(path.to_owned());
-    let act = || -> Result<Report> {
-        let images = Images::read(&folder)?;
-        let (mut moved, mut put_back) = (Vec::new(), Vec::new());
-        if undo {
-            put_back = repair::undo(&folder, &images, dry_run)?;
-        } else {
-            moved = repair::plan(&images, &folder, Here::look()?)?;
-            if !dry_run && !moved.is_empty() {
-                repair::apply(&folder, &moved)?;
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// Where a repaired archive goes.
+    pub output: Option<&'a Path>,
+    pub undo: bool,
+    pub dry_run: bool,
+}
+
+pub(super) fn run(path: &Path, how: How<'_>, json: bool) -> Result<Verdict> {
+    let what = if how.undo { "undo the repair of" } else { "repair" };
+    let report = act(path, how).with_context(|| format!("{what} the checkpoint image {}", path.display()))?;
+    print(&report, json, text)?;
+    Ok(if how.dry_run && !report.moved.is_empty() { Verdict::Bad } else { Verdict::Good })
+}
+
+fn act(path: &Path, how: How<'_>) -> Result<Report> {
+    let How { output, undo, dry_run } = how;
+    // Before an archive is read, which can take long.
+    match output {
+        Some(_) if path.is_dir() => bail!("--output is for archives: a folder is repaired where it is"),
+        Some(output) => may_be_written(path, output)?,
+        None if path.is_file() && undo => {
+            bail!("an archive is never changed: what --output was repaired from is the original")
+        }
+        None if path.is_file() && !dry_run => {
+            bail!("an archive is never changed: say with --output where to write the repaired one")
+        }
+        None => {}
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let images = Images::read(&checkpoint)?;
+    let (mut moved, mut put_back, mut written) = (Vec::new(), Vec::new(), None);
+    if undo {
+        put_back = match &checkpoint {
+            Checkpoint::Folder(folder) => originals::undo(folder, &images, dry_run)?,
+            Checkpoint::Archive(_) => bail!("blobs are never changed: there is no repair to undo"),
+        };
+    } else {
+        moved = repair::plan(&images, &checkpoint, Here::look()?)?;
+        let edits = moved.iter().map(|one| &one.edit);
+        match &checkpoint {
+            _ if moved.is_empty() => {}
+            Checkpoint::Folder(folder) if !dry_run => originals::apply(&images, folder, edits)?,
+            Checkpoint::Folder(_) => {}
+            Checkpoint::Archive(archive) => {
+                let patches = archive.patches(edits)?;
+                if let Some(output) = output.filter(|_| !dry_run) {
+                    write(path, archive, patches, output).with_context(|| format!("write {}", output.display()))?;
+                    written = Some(output.to_owned());
+                }
             }
         }
-        Ok(Report { folder: folder.0.clone(), dry_run, moved, put_back, undo })
-    };
-    let what = if undo { "undo the repair of" } else { "repair" };
-    let report = act().with_context(|| format!("{what} the checkpoint image {}", path.display()))?;
-    print(&report, json, text)?;
-    Ok(if dry_run && !report.moved.is_empty() { Verdict::Bad } else { Verdict::Good })
+    }
+    Ok(Report { place: checkpoint.place(path), output: written, dry_run, moved, put_back, undo })
+}
+
+/// Refuses what is already there.
+fn may_be_written(path: &Path, output: &Path) -> Result<()> {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match fs::symlink_metadata(output) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("look at {}", output.display())),
+        Ok(_) if fs::metadata(output).map(identity).ok() == fs::metadata(path).map(identity).ok() => {
+            bail!("{} is the archive itself, which is never changed", output.display())
+        }
+        Ok(_) => bail!("{} is there already", output.display()),
+    }
+}
+
+/// Writes the repaired archive, and reads it again before it gets its name.
+fn write(path: &Path, archive: &collect::Checkpoint, patches: Vec<Patch>, output: &Path) -> Result<()> {
+    let (original, length) = open_file(path)?;
+    let mode = original.metadata().with_context(|| format!("look at {}", path.display()))?.mode() & 0o777;
+    let mut file = replacement::beside(output)?;
+    let from = Progress::new(original, length, "writing");
+    let sum = rewrite::copy(from, archive.sum, patches, BufWriter::with_capacity(128 << 10, file.as_file_mut()))?;
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+
+    file.rewind()?;
+    let length = file.as_file().metadata()?.len();
+    let again = collect::Checkpoint::read(Progress::new(file.as_file_mut(), length, "checking"))
+        .context("read what was written")?;
+    if again.sum != sum || Images::read(&again)?.strays().next().is_some() {
+        bail!("what was written is not what should have been");
+    }
+    file.persist_noclobber(output).context("give it its name")?;
+    let folder = replacement::folder_of(output);
+    File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| format!("sync {}", folder.display()))
 }
 
 fn text(report: &Report) -> String {
-    let Report { dry_run, moved, put_back, undo, .. } = report;
+    let Report { output, dry_run, moved, put_back, undo, .. } = report;
     let would = if *dry_run { " would be" } else { "" };
     if *undo {
-        let pids: Vec<String> = put_back.iter().map(u32::to_string).collect();
-        return match pids.as_slice() {
-            [] => "There is no repair to undo.\n".to_owned(),
-            pids => format!("The originals of PID {}{would} put back.\n", pids.join(", ")),
+        return match put_back.as_slice() {
+            [] => "There is nothing to undo.\n".to_owned(),
+            names => format!("The originals of {}{would} put back.\n", names.join(", ")),
         };
     }
     if moved.is_empty() {
@@ -62,10 +144,11 @@ fn text(report: &Report) -> String {
         let jump = jump.map_or("by an unknown time".to_owned(), |jump| format!("about {jump:+}"));
         rows.push([pid.to_string(), format!("{from} -> {to}"), jump, command.clone()]);
     }
-    let verdict = if *dry_run {
-        "Nothing was changed."
-    } else {
-        "All processes agree about time now. The originals are beside as *.tns-orig, --undo puts them back."
+    let verdict = match output {
+        _ if *dry_run => "Nothing was changed.".to_owned(),
+        Some(output) => format!("All processes agree about time in {}. The original is as it was.", output.display()),
+        None => "All processes agree about time now. The originals are beside as *.tns-orig, --undo puts them back."
+            .to_owned(),
     };
     format!("{}\n{verdict}\n", table::aligned(&rows))
 }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::runtime::abilities::Version;
+use crate::timens::Offsets;
 
 const RUNC_1_1: Abilities = runtime(Kind::Runc, 1, 1, 15, false);
 const RUNC_1_2: Abilities = runtime(Kind::Runc, 1, 2, 5, true);
@@ -32,26 +33,54 @@ const USER: View = View::Understood { declared: Declared::No, joins_pid_namespac
 const USER_PLAIN: View =
     View::Understood { declared: Declared::Plain, joins_pid_namespace: false, user_namespace: true };
 
+const DECLARE: Action = Action::Declare { shifted: false };
+const SHIFTED: Action = Action::Declare { shifted: true };
 const EMULATE: Action = Action::Emulate { undeclare: false };
 const EMULATE_INSTEAD: Action = Action::Emulate { undeclare: true };
 
 #[test]
-fn only_a_mixed_image_is_repaired() {
-    let understood = |strays: &[u32]| ImageFacts::Understood { tasks: 3, strays: strays.to_vec() };
-    for (facts, action, hindered) in [
-        (ImageFacts::Missing, Action::Pass, false),
-        (ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned()), Action::Pass, true),
-        (understood(&[]), Action::Pass, false),
-        (understood(&[7]), Action::RepairImage, false),
+fn an_image_is_repaired_refused_or_held_as_the_settings_say() {
+    use Action::{HoldOnHostTime, Pass, Refuse, RepairImage};
+    use RestoredClocks::{Continue, Host, HostForce};
+    let jump =
+        |monotonic, boottime| Clocks { monotonic_ns: Nanoseconds(monotonic), boottime_ns: Nanoseconds(boottime) };
+    let understood = |strays: &[u32], jump| ImageFacts::Understood { tasks: 3, strays: strays.to_vec(), jump };
+    let (ahead, behind) = (Some(jump(5, 0)), Some(jump(5, -1_500_000_000)));
+    let damaged = || ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned());
+    // (image, restore.clocks, with restore.mixed = repair, with refuse, a warning)
+    for (facts, clocks, repair, refuse, hindered) in [
+        (ImageFacts::Missing, Continue, Pass, Pass, false),
+        (ImageFacts::Missing, Host, Pass, Pass, false),
+        (damaged(), Continue, Pass, Pass, true),
+        (damaged(), Host, Refuse, Refuse, false),
+        (damaged(), HostForce, Refuse, Refuse, false),
+        (understood(&[], ahead), Continue, Pass, Pass, false),
+        (understood(&[], behind), Continue, Pass, Pass, false),
+        (understood(&[7], behind), Continue, RepairImage, Refuse, false),
+        (understood(&[], ahead), Host, HoldOnHostTime, HoldOnHostTime, false),
+        (understood(&[7], ahead), Host, HoldOnHostTime, Refuse, false),
+        (understood(&[], behind), Host, Refuse, Refuse, false),
+        (understood(&[], behind), HostForce, HoldOnHostTime, HoldOnHostTime, true),
+        (understood(&[], ahead), HostForce, HoldOnHostTime, HoldOnHostTime, false),
+        // Without clocks in the image CRIU makes no time namespace anyway.
+        (understood(&[], None), Host, Pass, Pass, false),
+        (understood(&[7], None), Host, RepairImage, Refuse, false),
     ] {
-        let decision = image(facts.clone());
-        assert_eq!((decision.action, decision.hindered), (action, hindered), "{facts:?}");
+        for (mixed, action) in [(MixedImage::Repair, repair), (MixedImage::Refuse, refuse)] {
+            let decision = image(facts.clone(), Restore { clocks, mixed });
+            assert_eq!(decision.action, action, "{facts:?} {clocks:?} {mixed:?}");
+            assert_eq!(decision.hindered, hindered, "{facts:?} {clocks:?} {mixed:?}");
+        }
     }
+    let refused = image(understood(&[], behind), Restore { clocks: Host, mixed: MixedImage::Repair }).reason;
+    assert!(refused.contains("boottime -1.500000000 s") && refused.contains("host-force"), "{refused}");
+    let refused = image(understood(&[7], None), Restore { clocks: Continue, mixed: MixedImage::Refuse }).reason;
+    assert!(refused.contains("PID 7)") && refused.contains("tnsctl repair"), "{refused}");
 }
 
 #[test]
 fn create_and_restore_for_each_class_of_runtime() {
-    use Action::{Declare, Pass, Refuse, Undeclare};
+    use Action::{Pass, Refuse, Undeclare};
     // (runtime, config.json, writable, create, restore)
     let rows = [
         // runc 1.1 refuses {"type":"time"}, timeOffsets and a path.
@@ -65,14 +94,14 @@ fn create_and_restore_for_each_class_of_runtime() {
         // CRIU could not dump a user namespace's container from a time namespace of the host's.
         (RUNC_1_1, USER, true, Pass, Pass),
         (RUNC_1_1, USER_PLAIN, true, Undeclare, Undeclare),
-        (RUNC_1_3, USER, true, Declare, Declare),
+        (RUNC_1_3, USER, true, DECLARE, DECLARE),
         (RUNC_1_3, USER, false, Pass, Pass),
-        (CRUN_1_21, USER, true, Declare, Declare),
+        (CRUN_1_21, USER, true, DECLARE, DECLARE),
         // runc since 1.2 takes them all, also beside a joined pid namespace.
-        (RUNC_1_2, NO, true, Declare, Declare),
-        (RUNC_1_3, NO, true, Declare, Declare),
+        (RUNC_1_2, NO, true, DECLARE, DECLARE),
+        (RUNC_1_3, NO, true, DECLARE, DECLARE),
         (RUNC_1_3, NO, false, EMULATE, Pass),
-        (RUNC_1_3, JOINED_PID, true, Declare, Declare),
+        (RUNC_1_3, JOINED_PID, true, DECLARE, DECLARE),
         (RUNC_1_3, PLAIN, true, Pass, Pass),
         (RUNC_1_3, OFFSETS, true, Pass, Pass),
         (RUNC_1_3, PATH, true, Pass, Pass),
@@ -81,7 +110,7 @@ fn create_and_restore_for_each_class_of_runtime() {
         (CRUN_1_8_1, PLAIN, true, EMULATE_INSTEAD, Undeclare),
         (CRUN_1_8_1, OFFSETS, true, Refuse, Refuse),
         // crun since 1.8.4 takes them, but not beside a joined pid namespace.
-        (CRUN_1_21, NO, true, Declare, Declare),
+        (CRUN_1_21, NO, true, DECLARE, DECLARE),
         (CRUN_1_21, NO, false, EMULATE, Pass),
         (CRUN_1_21, JOINED_PID, true, EMULATE, Pass),
         (CRUN_1_21, PLAIN, true, Pass, Pass),
@@ -89,7 +118,7 @@ fn create_and_restore_for_each_class_of_runtime() {
         (RUNC_1_3, JOINED_PID_PLAIN, true, Pass, Pass),
         // What decorates or replaces them: not split into what is created and what is exec'd.
         (UNKNOWN, NO, true, Pass, Pass),
-        (UNKNOWN_NEW, NO, true, Declare, Declare),
+        (UNKNOWN_NEW, NO, true, DECLARE, DECLARE),
         (CRUN_1_21, OFFSETS, true, Pass, Pass),
         // Nothing is invented, and nothing guessed at.
         (RUNC_1_3, View::Missing, true, Pass, Pass),
@@ -99,9 +128,11 @@ fn create_and_restore_for_each_class_of_runtime() {
         (CRUN_1_21, View::NotUnderstood("twice"), true, Pass, Pass),
     ];
     for (runtime, view, writable, created, restored) in rows {
-        let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable };
+        let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable, mode: Mode::Auto, shift: Shift::None };
         assert_eq!(create(facts).action, created, "create {facts:?}");
-        assert_eq!(restore(facts).action, restored, "restore {facts:?}");
+        assert_eq!(restore(facts, false).action, restored, "restore {facts:?}");
+        let on_host_time = if restored == DECLARE { Pass } else { restored };
+        assert_eq!(restore(facts, true).action, on_host_time, "restore on the host's time {facts:?}");
         for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero, Kernel::AtLimit] {
             let without = create(ConfigFacts { kernel, ..facts });
             // As without the shim, but for an entry that the runtime would refuse.
@@ -114,9 +145,124 @@ fn create_and_restore_for_each_class_of_runtime() {
 }
 
 #[test]
+fn the_mode_says_whether_a_container_gets_its_own() {
+    use Action::{Pass, Refuse, Undeclare};
+    let all = Kernel::Able;
+    // (kernel, runtime, config.json, writable, create with mode = private, host, leave)
+    for (kernel, runtime, view, writable, private, host, leave) in [
+        (all, RUNC_1_1, NO, true, EMULATE, Pass, Pass),
+        (all, RUNC_1_3, NO, true, DECLARE, Pass, Pass),
+        (all, RUNC_1_3, NO, false, EMULATE, Pass, Pass),
+        (all, RUNC_1_3, PLAIN, true, Pass, Undeclare, Pass),
+        (all, RUNC_1_3, PATH, true, Pass, Undeclare, Pass),
+        (all, RUNC_1_3, OFFSETS, true, Pass, Undeclare, Pass),
+        (all, RUNC_1_3, PLAIN, false, Pass, Refuse, Pass),
+        (all, RUNC_1_1, PLAIN, true, EMULATE_INSTEAD, Undeclare, Pass),
+        (all, RUNC_1_1, OFFSETS, true, Refuse, Undeclare, Pass),
+        (all, CRUN_1_21, JOINED_PID, true, EMULATE, Pass, Pass),
+        // What auto does without.
+        (all, RUNC_1_1, USER, true, Refuse, Pass, Pass),
+        (all, UNKNOWN, NO, true, Refuse, Pass, Pass),
+        (all, RUNC_1_3, View::NotUnderstood("twice"), true, Refuse, Pass, Pass),
+        (all, RUNC_1_3, View::Unreadable, true, Refuse, Pass, Pass),
+        (all, RUNC_1_3, View::NoNamespaces, true, Refuse, Pass, Pass),
+        (Kernel::MaxIsZero, RUNC_1_3, NO, true, Refuse, Pass, Pass),
+        (Kernel::MaxIsZero, RUNC_1_1, PLAIN, true, Refuse, Undeclare, Pass),
+        (Kernel::NoTimeNamespaces, RUNC_1_3, PLAIN, true, Refuse, Undeclare, Pass),
+        // The runtime says it better.
+        (all, RUNC_1_3, View::Missing, true, Pass, Pass, Pass),
+    ] {
+        for (mode, action) in [(Mode::Private, private), (Mode::Host, host), (Mode::Leave, leave)] {
+            let facts = ConfigFacts { kernel, runtime, view, writable, mode, shift: Shift::None };
+            assert_eq!(create(facts).action, action, "{facts:?}");
+        }
+    }
+    let facts =
+        |mode, view| ConfigFacts { kernel: all, runtime: RUNC_1_3, view, writable: true, mode, shift: Shift::None };
+    assert_eq!(restore(facts(Mode::Host, PLAIN), true).action, Undeclare);
+    assert_eq!(restore(facts(Mode::Leave, NO), false).action, Pass);
+    assert_eq!(restore(facts(Mode::Private, NO), false).action, DECLARE);
+}
+
+#[test]
+fn a_hook_only_declares() {
+    use Action::{Pass, Refuse, Undeclare};
+    for (runtime, view, auto, private) in [
+        (RUNC_1_3, NO, DECLARE, DECLARE),
+        (RUNC_1_3, PLAIN, Pass, Pass),
+        (CRUN_1_21, NO, DECLARE, DECLARE),
+        (CRUN_1_21, JOINED_PID, Pass, Refuse),
+        (RUNC_1_1, NO, Pass, Refuse),
+        // Without the shim the runtime would refuse it.
+        (RUNC_1_1, PLAIN, Undeclare, Refuse),
+    ] {
+        for (mode, action) in [(Mode::Auto, auto), (Mode::Private, private)] {
+            let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable: true, mode, shift: Shift::None };
+            let decision = create_by_hook(facts);
+            assert_eq!(decision.action, action, "{facts:?}");
+            assert_eq!(decision.hindered, create(facts).action != decision.action && mode == Mode::Auto, "{facts:?}");
+        }
+    }
+}
+
+#[test]
+fn clocks_are_shifted_where_the_runtime_can() {
+    use Action::{Pass, Refuse};
+    let by = Shift::By(Offsets { monotonic_ns: 1, boottime_ns: 0 });
+    // (runtime, config.json, writable, create with uptime = zero in the file, and whether with a warning; in the annotation)
+    for (runtime, view, writable, for_all, hindered, asked) in [
+        (RUNC_1_3, NO, true, SHIFTED, false, SHIFTED),
+        (RUNC_1_3, PLAIN, true, SHIFTED, false, SHIFTED),
+        (CRUN_1_21, NO, true, SHIFTED, false, SHIFTED),
+        (RUNC_1_3, USER, true, SHIFTED, false, SHIFTED),
+        (RUNC_1_3, NO, false, EMULATE, true, Refuse),
+        (RUNC_1_3, PLAIN, false, Pass, true, Refuse),
+        // Somebody has said otherwise for this container.
+        (RUNC_1_3, OFFSETS, true, Pass, false, Refuse),
+        (RUNC_1_3, PATH, true, Pass, false, Refuse),
+        // exec fails there with offsets.
+        (RUNC_1_2, NO, true, DECLARE, true, Refuse),
+        (RUNC_1_1, NO, true, EMULATE, true, Refuse),
+        (RUNC_1_1, PLAIN, true, EMULATE_INSTEAD, true, Refuse),
+        (RUNC_1_1, OFFSETS, true, Refuse, false, Refuse),
+        (CRUN_1_21, JOINED_PID, true, EMULATE, true, Refuse),
+        (RUNC_1_3, View::NoNamespaces, true, Pass, true, Refuse),
+        (RUNC_1_3, View::NotUnderstood("twice"), true, Pass, true, Refuse),
+    ] {
+        let facts =
+            ConfigFacts { kernel: Kernel::Able, runtime, view, writable, mode: Mode::Auto, shift: Shift::ZeroForAll };
+        let decision = create(facts);
+        assert_eq!((decision.action, decision.hindered), (for_all, hindered), "{facts:?} {decision:?}");
+        for shift in [Shift::Zero, by] {
+            assert_eq!(create(ConfigFacts { shift, ..facts }).action, asked, "{facts:?}");
+        }
+        // The clocks come from the checkpoint then.
+        let restored = restore(facts, false).action;
+        assert_eq!(restored, restore(ConfigFacts { shift: Shift::None, ..facts }, false).action, "{facts:?}");
+    }
+    let facts = ConfigFacts {
+        kernel: Kernel::Able,
+        runtime: RUNC_1_1,
+        view: NO,
+        writable: true,
+        mode: Mode::Auto,
+        shift: Shift::Zero,
+    };
+    let refused = create(facts).reason;
+    assert!(refused.contains("annotations") && refused.contains("runc 1.2.6"), "names the way out: {refused}");
+}
+
+#[test]
 fn what_is_not_guessed_at_is_worth_a_warning() {
     let view = View::NotUnderstood("the key linux is there twice");
-    let decision = create(ConfigFacts { kernel: Kernel::Able, runtime: RUNC_1_3, view, writable: true });
+    let decision = create(ConfigFacts {
+        kernel: Kernel::Able,
+        runtime: RUNC_1_3,
+        view,
+        writable: true,
+        mode: Mode::Auto,
+        shift: Shift::None,
+    });
     assert!(decision.hindered && decision.reason.contains("linux is there twice"), "{decision:?}");
 }
 
@@ -154,7 +300,8 @@ fn only_a_tree_that_agrees_is_checkpointed() {
     let (own, namespace, third) = (id("/proc/self/ns/time"), id("/proc/self/ns/pid"), id("/proc/self/ns/mnt"));
     let task = |pid, namespace, children| Task { pid, command: format!("task {pid}"), namespace, children };
     let decide = |kernel, namespace, tasks| {
-        checkpoint(kernel, "web", TreeFacts::Known { namespace, own, user_namespace: false, tasks })
+        let tree = TreeFacts::Known { namespace, own, user_namespace: false, tasks };
+        checkpoint(kernel, "web", tree, MixedTree::Refuse)
     };
 
     let healthy = vec![task(10, namespace, namespace), task(11, namespace, namespace)];
@@ -171,6 +318,10 @@ fn only_a_tree_that_agrees_is_checkpointed() {
         let refused = decide(Kernel::Able, namespace, vec![task(10, namespace, namespace), odd.clone()]);
         assert_eq!(refused.action, Action::Refuse, "{odd:?}");
         assert!(refused.reason.contains(said) && refused.reason.contains("keeps running"), "{}", refused.reason);
+        let tree = TreeFacts::Known { namespace, own, user_namespace: false, tasks: vec![odd.clone()] };
+        let warned = checkpoint(Kernel::Able, "web", tree, MixedTree::Warn);
+        assert_eq!((warned.action, warned.hindered), (Action::Pass, true), "CRIU must be where the strays are");
+        assert!(warned.reason.contains(said), "{}", warned.reason);
         // Also where CRIU could not be run outside.
         assert_eq!(decide(Kernel::MaxIsZero, namespace, vec![odd]).action, Action::Refuse);
     }
@@ -183,12 +334,16 @@ fn only_a_tree_that_agrees_is_checkpointed() {
     );
 
     let user = |namespace| TreeFacts::Known { namespace, own, user_namespace: true, tasks: vec![] };
-    assert_eq!(checkpoint(Kernel::Able, "web", user(own)).action, Action::Pass, "CRIU must share the host's");
-    assert_eq!(checkpoint(Kernel::Able, "web", user(namespace)).action, Action::StandOutside);
+    assert_eq!(
+        checkpoint(Kernel::Able, "web", user(own), MixedTree::Refuse).action,
+        Action::Pass,
+        "CRIU must share the host's"
+    );
+    assert_eq!(checkpoint(Kernel::Able, "web", user(namespace), MixedTree::Refuse).action, Action::StandOutside);
 
-    let unknown = checkpoint(Kernel::Able, "web", TreeFacts::Unknown("gone".into()));
+    let unknown = checkpoint(Kernel::Able, "web", TreeFacts::Unknown("gone".into()), MixedTree::Refuse);
     assert_eq!(unknown.action, Action::StandOutside, "CRIU still looks");
-    let hindered = checkpoint(Kernel::MaxIsZero, "web", TreeFacts::Unknown("gone".into()));
+    let hindered = checkpoint(Kernel::MaxIsZero, "web", TreeFacts::Unknown("gone".into()), MixedTree::Refuse);
     assert_eq!((hindered.action, hindered.hindered), (Action::Pass, true));
 }
 

@@ -87,6 +87,16 @@ impl Abilities {
         }
     }
 
+    /// `linux.timeOffsets` in config.json works, also for exec, which failed in runc up to 1.2.5 (runc pull requests 4636 and
+    /// 4649).
+    pub fn shifts(&self) -> bool {
+        match self.kind {
+            Kind::Runc => self.lists_time && self.version >= Some(Version::release(1, 2, 6)),
+            Kind::Crun => self.declares(),
+            Kind::Youki | Kind::Other => false,
+        }
+    }
+
     /// Whether its `exec` enters PID 1's time namespace by itself.
     ///
     /// runc does since 1.2.0 if its saved configuration lists the namespace (`listed`), and its restore adds that since

@@ -2,6 +2,7 @@
 //! The runtime behind the shim: which binary it is, what it can do, and how to become it.
 
 pub mod abilities;
+pub mod criu;
 pub mod handover;
 pub mod locate;
 

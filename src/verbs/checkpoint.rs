@@ -1,17 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 //! checkpoint: never into an image that cannot be restored.
 
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
 use anyhow::{Context, Result};
 
 use super::Call;
+use crate::bundle;
+use crate::clocks::{Clocks, Here};
+use crate::container::{Init, State};
+use crate::criu::record::{self, Mode, Record, TimeNamespace};
 use crate::decision::{self, Action, Decision, TreeFacts};
-use crate::timens::{self, Kernel};
+use crate::runtime::abilities::Kind;
+use crate::runtime::criu;
+use crate::settings::Settings;
+use crate::timens::{self, Kernel, Offsets};
 use crate::tree;
 
 pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
-    let tree = look(call).unwrap_or_else(|error| TreeFacts::Unknown(format!("{error:#}")));
+    let mixed = Settings::read()?.checkpoint.mixed.unwrap_or_default();
+    let found = look(call);
+    let tree = match &found {
+        Ok(found) => found.tree.clone(),
+        Err(error) => TreeFacts::Unknown(format!("{error:#}")),
+    };
     let id = call.id().display().to_string();
-    let action = call.take(decision::checkpoint(Kernel::look(), &id, tree))?;
+    let action = call.take(decision::checkpoint(Kernel::look(), &id, tree, mixed))?;
+    if let Ok(found) = &found
+        && !call.operands.pre_dump
+    {
+        leave_record(call, found);
+    }
     // CRIU takes every task that shares its own namespace without a word, and refuses one of a third.
     if action == Action::StandOutside
         && let Err(error) = timens::make()
@@ -23,11 +44,67 @@ pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
     Ok(())
 }
 
-fn look(call: &Call<'_>) -> Result<TreeFacts> {
-    let init = call.state()?.context("there is no such container")?.prove()?;
+/// A container whose processes could be looked at.
+struct Found {
+    state: State,
+    init: Init,
+    tree: TreeFacts,
+}
+
+fn look(call: &Call<'_>) -> Result<Found> {
+    let state = call.state()?.context("there is no such container")?;
+    let init = state.prove()?;
     let tasks = tree::below(init.pid)?;
     let own = timens::Id::own().context("look at the own time namespace")?;
     // Asked last: then all of the above was this container's.
     let user_namespace = init.is_in_another_user_namespace()?;
-    Ok(TreeFacts::Known { namespace: init.time_namespace_id()?, own, user_namespace, tasks })
+    let tree = TreeFacts::Known { namespace: init.time_namespace_id()?, own, user_namespace, tasks };
+    Ok(Found { state, init, tree })
+}
+
+/// Writes the record into the image folder. It is a service: without it the checkpoint is as good.
+fn leave_record(call: &Call<'_>, found: &Found) {
+    // Both runtimes take a relative path from where they are called, as this does.
+    let folder = Path::new(call.operands.image_path.filter(|path| !path.is_empty()).unwrap_or("checkpoint".as_ref()));
+    if let Err(error) = record(call, found).and_then(|record| record.write(folder)) {
+        log::warn!("the checkpoint has no record: {error:#}");
+        if let Err(error) = record::remove(folder) {
+            log::warn!("the record of an earlier checkpoint stays in {}: {error}", folder.display());
+        }
+    }
+}
+
+fn record(call: &Call<'_>, Found { state, init, tree }: &Found) -> Result<Record> {
+    let TreeFacts::Known { namespace, own, tasks, .. } = tree else { anyhow::bail!("the container is not known") };
+    let criu = criu::version(call.invocation.globals.criu.unwrap_or(OsStr::new("criu")));
+    let declared = match call.abilities.kind {
+        Kind::Crun => bundle::declares_time(&state.file.with_file_name("config.json")),
+        _ => state.lists_time,
+    };
+    let mode = match (declared, namespace == own) {
+        (true, _) => Mode::Declared,
+        (false, false) => Mode::Emulated,
+        (false, true) => Mode::Host,
+    };
+    let offsets = Clocks::from(Offsets::of_process(init.pid)?);
+    let boot_id = record::boot_id().context("read the boot id")?;
+    let kernel = record::kernel_release().context("read the kernel's release")?;
+    // Last, because it is the time that is recorded.
+    let here = Here::look()?;
+    let since_1970 = Duration::from_nanos(u64::try_from(here.wall.0).unwrap_or(0));
+    Ok(Record {
+        format: record::FORMAT,
+        shim: env!("CARGO_PKG_VERSION").to_owned(),
+        container: call.id().display().to_string(),
+        time: humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970).to_string(),
+        wall_ns: here.wall,
+        boot_id,
+        kernel,
+        runtime: call.abilities.to_string(),
+        criu,
+        clocks: here.seen_from(offsets).context("this kernel has no time namespaces")?,
+        time_namespace: TimeNamespace { id: namespace.to_string(), offsets },
+        mode,
+        processes: tasks.len(),
+    })
 }

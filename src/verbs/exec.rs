@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::Call;
 use crate::container::{Init, State};
 use crate::decision::{self, Action, Decision, InitFacts};
+use crate::settings::{self, Annotations, Mode, Settings, Wanted};
 use crate::{state_view, timens};
 
 /// What was found on the way to the decision, and is needed to act on it.
@@ -28,9 +29,22 @@ pub(super) fn exec(call: &Call<'_>) -> Result<()> {
         _ => Ok(()),
     };
     if let Err(error) = done {
+        if is_private(found.state.as_ref())? {
+            return Err(
+                error.context("mode = \"private\", and the process cannot be put into the container's time namespace")
+            );
+        }
         call.take(Decision::hindered(format!("{error:#}")))?;
     }
     Ok(())
+}
+
+/// Whether the container is one that is not to be split.
+fn is_private(state: Option<&State>) -> Result<bool> {
+    let name = format!("{}mode", settings::ANNOTATIONS);
+    let own = state.and_then(|state| state.annotation(&name));
+    let annotations = Annotations::of(own.iter().map(|value| (name.as_str(), value.as_str())))?;
+    Ok(Wanted::of(&Settings::read()?, annotations).mode == Mode::Private)
 }
 
 fn look(call: &Call<'_>, found: &mut Found) -> Result<InitFacts> {

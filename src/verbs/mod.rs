@@ -83,10 +83,12 @@ impl Call<'_> {
             return Err(anyhow!(reason));
         }
         let verb = self.invocation.verb;
-        if hindered {
-            log::warn!("{verb:?} goes on without help: {reason}");
+        if hindered && action == Action::Pass {
+            log::warn!("{verb} goes on without help: {reason}");
+        } else if hindered {
+            log::warn!("{verb}: {action}, though {reason}");
         } else {
-            log::debug!("{verb:?}: {action:?}, because {reason}");
+            log::debug!("{verb}: {action}, because {reason}");
         }
         Ok(action)
     }

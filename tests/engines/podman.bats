@@ -304,3 +304,49 @@ userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
   podman container restore --import "$WORK/c.tar" --pod "$pod" --name d
   whole d 4
 }
+
+@test "an exported checkpoint holds the record, and tnsctl reads it without unpacking it" {
+  needs_criu
+  start shim c
+  background shim c
+  id=$(podman inspect --format '{{.Id}}' c)
+  for compression in none gzip zstd; do
+    podman container checkpoint --leave-running --compress "$compression" --export "$WORK/$compression.tar" c
+    run tnsctl images --json "$WORK/$compression.tar"
+    is "$status" 0
+    is "$(jq -r '[.compression, .checkpoint, .verdict, .record.container, .record.processes] | map(tostring) | join(" ")' <<<"$output")" \
+      "$compression checkpoint whole $id 3"
+    is "$(jq '.processes | length' <<<"$output")" 3
+  done
+  mkdir "$WORK/unpacked"
+  tar -C "$WORK/unpacked" -xf "$WORK/gzip.tar"
+  is "$(tnsctl images --json "$WORK/unpacked" | jq -r .record.container)" "$id"
+  podman rm --force --time 0 c
+  podman container restore --import "$WORK/zstd.tar"
+  whole c 3
+}
+
+@test "a mixed archive is repaired into a new one, which the bare runtime restores" {
+  needs_criu
+  start bare c
+  podman container checkpoint c
+  podman container restore c
+  background bare c
+  stray c 'tail -f /dev/null'
+  before=$(processes c)
+  podman container checkpoint --export "$WORK/mixed.tar.zst" c
+  podman rm c
+  sum=$(sha256sum "$WORK/mixed.tar.zst")
+  run tnsctl images "$WORK/mixed.tar.zst"
+  is "$status" 1
+  contains "$output" "NO, on the time of the host that it was on"
+  run tnsctl repair "$WORK/mixed.tar.zst"
+  is "$status" 2
+  contains "$output" "--output"
+  tnsctl repair "$WORK/mixed.tar.zst" --output "$WORK/whole.tar.zst"
+  is "$(sha256sum "$WORK/mixed.tar.zst")" "$sum"
+  tnsctl images "$WORK/whole.tar.zst"
+  podman container restore --import "$WORK/whole.tar.zst"
+  is "$(processes c)" "$before"
+  one_namespace c
+}

@@ -26,7 +26,7 @@ make_rootfs() { # make_rootfs FOLDER
   local name
   mkdir -p "$1"/{bin,proc,dev,sys,tmp,mnt}
   cp /bin/busybox "$1/bin/busybox"
-  for name in sh sleep readlink cat kill ls tail tty id; do ln -s busybox "$1/bin/$name"; done
+  for name in sh sleep readlink cat kill ls tail tty id uptime; do ln -s busybox "$1/bin/$name"; done
 }
 
 teardown() {

@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The clocks of a checkpoint, and what they mean on the machine that looks at it.
+//! The clocks that time namespaces shift: here, in another time namespace, and at a checkpoint.
 
 use std::fmt;
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::timens::Offsets;
 
 /// A time or a span of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Nanoseconds(pub i64);
 
 impl Nanoseconds {
-    fn minus(self, other: Self) -> Self {
+    /// The time since `other`.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The time that is `span` later.
+    #[must_use]
+    pub fn plus(self, span: Self) -> Self {
+        Self(self.0.saturating_add(span.0))
     }
 }
 
@@ -35,7 +43,7 @@ impl fmt::Display for Nanoseconds {
 }
 
 /// What the two clocks that a time namespace shifts read, or the differences of what they read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {
     /// `CLOCK_MONOTONIC`.
     pub monotonic_ns: Nanoseconds,
@@ -44,11 +52,31 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    fn minus(self, other: Self) -> Self {
+    /// Both at zero.
+    pub const ZERO: Self = Self { monotonic_ns: Nanoseconds(0), boottime_ns: Nanoseconds(0) };
+
+    /// By how much each is ahead of `other`'s.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
         Self {
             monotonic_ns: self.monotonic_ns.minus(other.monotonic_ns),
             boottime_ns: self.boottime_ns.minus(other.boottime_ns),
         }
+    }
+
+    /// Each later by what `other` says.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            monotonic_ns: self.monotonic_ns.plus(other.monotonic_ns),
+            boottime_ns: self.boottime_ns.plus(other.boottime_ns),
+        }
+    }
+}
+
+impl From<Offsets> for Clocks {
+    fn from(offsets: Offsets) -> Self {
+        Self { monotonic_ns: Nanoseconds(offsets.monotonic_ns), boottime_ns: Nanoseconds(offsets.boottime_ns) }
     }
 }
 
@@ -63,14 +91,21 @@ impl fmt::Display for Clocks {
     }
 }
 
+impl From<Clocks> for Offsets {
+    fn from(clocks: Clocks) -> Self {
+        Self { monotonic_ns: clocks.monotonic_ns.0, boottime_ns: clocks.boottime_ns.0 }
+    }
+}
+
 /// The time here and now, as a CRIU that was started by this process would read it.
 #[derive(Clone, Copy, Debug)]
 pub struct Here {
-    clocks: Clocks,
+    /// What this process reads.
+    pub clocks: Clocks,
     /// Of the own time namespace; none on a kernel without.
     offsets: Option<Clocks>,
     /// The wall clock, since 1970.
-    wall: Nanoseconds,
+    pub wall: Nanoseconds,
 }
 
 impl Here {
@@ -85,10 +120,7 @@ impl Here {
         };
         let clocks =
             Clocks { monotonic_ns: read(ClockId::CLOCK_MONOTONIC)?, boottime_ns: read(ClockId::CLOCK_BOOTTIME)? };
-        let offsets = Offsets::of_process("self").ok().map(|offsets| Clocks {
-            monotonic_ns: Nanoseconds(offsets.monotonic_ns),
-            boottime_ns: Nanoseconds(offsets.boottime_ns),
-        });
+        let offsets = Offsets::of_process("self").ok().map(Clocks::from);
         Ok(Self { clocks, offsets, wall: read(ClockId::CLOCK_REALTIME)? })
     }
 
@@ -96,6 +128,16 @@ impl Here {
     /// namespace, whatever the own one is (criu/timens.c). None on a kernel without time namespaces.
     pub fn offsets_to(self, dumped: Clocks) -> Option<Clocks> {
         Some(dumped.minus(self.clocks.minus(self.offsets?)))
+    }
+
+    /// Those of the own time namespace. None on a kernel without.
+    pub fn own_offsets(self) -> Option<Clocks> {
+        self.offsets
+    }
+
+    /// What a process reads whose time namespace has these offsets. None on a kernel without time namespaces.
+    pub fn seen_from(self, offsets: Clocks) -> Option<Clocks> {
+        Some(self.clocks.minus(self.offsets?).plus(offsets))
     }
 
     /// Whether a clock would go back for a container that is restored into the own time namespace.
@@ -140,6 +182,12 @@ mod tests {
         assert_eq!(here(clocks(0, 0)).offsets_to(clocks(90, 200)), Some(clocks(-10, 50)));
         // Here is itself shifted by 30 and 40: the initial clocks read 70 and 110.
         assert_eq!(here(clocks(30, 40)).offsets_to(clocks(90, 200)), Some(clocks(20, 90)));
+    }
+
+    #[test]
+    fn another_namespace_has_the_same_time_with_its_own_offsets() {
+        assert_eq!(here(clocks(30, 40)).seen_from(clocks(30, 40)), Some(clocks(100, 150)));
+        assert_eq!(here(clocks(30, 40)).seen_from(clocks(-50, 1000)), Some(clocks(20, 1110)));
     }
 
     #[test]

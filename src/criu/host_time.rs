@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Keeping a container on the host's time: a checkpoint that CRIU restores without a time namespace, as it did before it
+//! knew of them.
+//!
+//! CRIU makes a time namespace in two cases (criu/cr-restore.c, criu/timens.c): the first process has another number than
+//! CRIU itself had, or there is a `timens-0.img`. So every process gets CRIU's number, and that file goes. It works with
+//! every runtime, and needs neither CRIU's `join-ns` (whose configuration file runc would go on to use at the next
+//! checkpoint) nor another command line. [`originals`] takes it back before the image is restored again.
+
+use anyhow::{Context, Result};
+
+use super::images::{Images, Source, TIMENS_OF_CRIU, ids_name};
+use super::originals::{self, Edit};
+use super::repair::moved;
+
+/// What keeps the container on the host's time; nothing, if the image has no clocks anyway.
+///
+/// # Errors
+/// Something in the image is not understood.
+pub fn plan(images: &Images, source: &impl Source) -> Result<Vec<Edit>> {
+    let Some(to) = images.criu.filter(|_| images.first().time().is_some()) else { return Ok(Vec::new()) };
+    // The first process last: as long as it has its own number, a repair still leads back to it.
+    let mut edits = Vec::new();
+    for task in images.tasks().iter().rev() {
+        edits.extend(moved(images, task, to)?);
+    }
+    if let Some(stored) = source.file(TIMENS_OF_CRIU).with_context(|| format!("read {TIMENS_OF_CRIU}"))? {
+        edits.push(Edit { name: TIMENS_OF_CRIU.to_owned(), before: stored.bytes, after: None });
+    }
+    Ok(edits)
+}
+
+/// Whether the image is one that this has changed, and that would be restored without its clocks.
+pub fn is_held(images: &Images, source: &impl Source) -> bool {
+    let first = images.first();
+    first.time().is_some()
+        && first.time() == images.criu
+        && source.file(TIMENS_OF_CRIU).is_ok_and(|stored| stored.is_none())
+        && (originals::has(source, TIMENS_OF_CRIU) || originals::has(source, &ids_name(first.pid)))
+}

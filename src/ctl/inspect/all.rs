@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `tnsctl inspect --all`: which containers are at risk now?
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::{Process, known_roots, processes};
+use crate::container::{self, State, Stopped};
+use crate::ctl::{Verdict, print, table};
+use crate::runtime::abilities::Kind;
+use crate::text::printable;
+use crate::timens::Id;
+
+#[derive(Serialize)]
+struct Container {
+    id: String,
+    /// `runc` or `crun`.
+    runtime: &'static str,
+    /// The runtime's folder.
+    root: PathBuf,
+    #[serde(flatten)]
+    found: Found,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+enum Found {
+    Agree(Seen),
+    AtRisk(Seen),
+    Stopped,
+    Unknown { reason: String },
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Seen {
+    pid: i32,
+    /// That of PID 1.
+    namespace: String,
+    /// How many there are.
+    processes: usize,
+    disagreeing: Vec<Process>,
+}
+
+pub(in crate::ctl) fn run(roots: Vec<PathBuf>, json: bool) -> Result<Verdict> {
+    let host = Id::own().context("look at the own time namespace")?;
+    let given = !roots.is_empty();
+    let roots = if given { roots } else { known_roots() };
+    let mut containers = Vec::new();
+    let mut unseen = 0;
+    let mut listed = BTreeSet::new();
+    for root in &roots {
+        if !listed.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())) {
+            continue;
+        }
+        match names(root) {
+            Ok(names) => containers.extend(names.iter().filter_map(|name| container(root, name, host))),
+            // A place that a runtime or an engine would use if it were here.
+            Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                unseen += 1;
+                let _ = writeln!(io::stderr(), "tnsctl: list {}: {error}", root.display());
+            }
+        }
+    }
+    print(&containers, json, |containers| text(containers, &roots))?;
+    unseen += containers.iter().filter(|container| matches!(container.found, Found::Unknown { .. })).count();
+    if containers.iter().any(|container| matches!(container.found, Found::AtRisk(_))) {
+        return Ok(Verdict::Bad);
+    }
+    if unseen > 0 {
+        bail!("not everything could be looked at");
+    }
+    Ok(Verdict::Good)
+}
+
+/// Folders below the root, by name.
+fn names(root: &Path) -> io::Result<BTreeSet<OsString>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.insert(entry.file_name());
+        }
+    }
+    Ok(names)
+}
+
+/// None for what is no container, or none any more.
+fn container(root: &Path, name: &OsString, host: Id) -> Option<Container> {
+    [(Kind::Runc, "runc"), (Kind::Crun, "crun")].into_iter().find_map(|(kind, runtime)| {
+        let folder = container::folder(kind, Some(root.as_os_str()), name).ok()?;
+        let found = match State::read(kind, &folder) {
+            Ok(state) => look(&state?, host),
+            Err(error) => unknown(&error),
+        };
+        Some(Container { id: name.display().to_string(), runtime, root: root.to_owned(), found })
+    })
+}
+
+fn unknown(error: &anyhow::Error) -> Found {
+    Found::Unknown { reason: format!("{error:#}") }
+}
+
+fn look(state: &State, host: Id) -> Found {
+    match see(state, host) {
+        Ok(seen) if seen.disagreeing.is_empty() => Found::Agree(seen),
+        Ok(seen) => Found::AtRisk(seen),
+        // What fails meanwhile may fail because the container has ended.
+        Err(error) if error.is::<Stopped>() || state.prove().is_err_and(|error| error.is::<Stopped>()) => {
+            Found::Stopped
+        }
+        Err(error) => unknown(&error),
+    }
+}
+
+fn see(state: &State, host: Id) -> Result<Seen> {
+    let init = state.prove()?;
+    let namespace = init.time_namespace_id()?;
+    let processes = processes(init.pid, namespace, host)?;
+    // Asked last: then all of the above was this container's.
+    let namespace = init.time_namespace_id()?.to_string();
+    let count = processes.len();
+    let disagreeing = processes.into_iter().filter(|process| !process.agrees).collect();
+    Ok(Seen { pid: init.pid, namespace, processes: count, disagreeing })
+}
+
+fn text(containers: &[Container], roots: &[PathBuf]) -> String {
+    if containers.is_empty() {
+        let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+        return format!("No containers were found in {}.\n", roots.join(", "));
+    }
+    let mut rows = vec![["ID", "RUNTIME", "PID", "NAMESPACE", "PROCESSES", "VERDICT"].map(str::to_owned)];
+    for Container { id, runtime, found, .. } in containers {
+        let (seen, verdict) = match found {
+            Found::Agree(seen) => (Some(seen), "agree".to_owned()),
+            Found::AtRisk(seen) => (Some(seen), risk(seen)),
+            Found::Stopped => (None, "stopped".to_owned()),
+            Found::Unknown { reason } => (None, format!("unknown: {}", printable(reason, 200))),
+        };
+        let of = |cell: fn(&Seen) -> String| seen.map_or_else(|| "-".to_owned(), cell);
+        rows.push([
+            id.clone(),
+            (*runtime).to_owned(),
+            of(|seen| seen.pid.to_string()),
+            of(|seen| seen.namespace.clone()),
+            of(|seen| seen.processes.to_string()),
+            verdict,
+        ]);
+    }
+    let count = |is: fn(&Found) -> bool| containers.iter().filter(|container| is(&container.found)).count();
+    let verdict =
+        match (count(|found| matches!(found, Found::AtRisk(_))), count(|found| matches!(found, Found::Unknown { .. })))
+        {
+            (0, 0) => "No container is at risk.".to_owned(),
+            (0, unknown) => format!("No container is known to be at risk, {unknown} could not be looked at."),
+            (risky, _) => format!(
+                "{risky} of {} at risk: a checkpoint could not be restored. `tnsctl inspect ID` shows every process.",
+                containers.len()
+            ),
+        };
+    format!("{}\n{verdict}\n", table::aligned(&rows))
+}
+
+fn risk(seen: &Seen) -> String {
+    let example = seen.disagreeing.first().map_or_else(String::new, |process| {
+        format!(", such as PID {} ({}): {}", process.pid, process.command, process.note)
+    });
+    format!("AT RISK, {} of {} disagree{example}", seen.disagreeing.len(), seen.processes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found of a container whose state is this text.
+    fn found(file: &str, state: &str) -> Option<Container> {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("c")).unwrap();
+        fs::write(root.path().join("c").join(file), state).unwrap();
+        container(root.path(), &"c".into(), Id::own().unwrap())
+    }
+
+    #[test]
+    fn a_container_is_told_by_its_state_file() {
+        let stopped = r#"{"init_process_pid":0,"init_process_start":0,"config":{}}"#;
+        let container = found("state.json", stopped).unwrap();
+        assert_eq!((container.runtime, &container.found), ("runc", &Found::Stopped));
+        let container = found("status", r#"{"pid":0,"process-start-time":0}"#).unwrap();
+        assert_eq!((container.runtime, &container.found), ("crun", &Found::Stopped));
+        assert!(found("else", stopped).is_none());
+        assert!(matches!(found("status", "{").unwrap().found, Found::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_number_that_belongs_to_another_process_is_a_stopped_container() {
+        let state = format!(r#"{{"pid":{},"process-start-time":1}}"#, std::process::id());
+        assert_eq!(found("status", &state).unwrap().found, Found::Stopped);
+    }
+
+    #[test]
+    fn every_verdict_has_its_words() {
+        let container = |id: &str, found| Container { id: id.to_owned(), runtime: "runc", root: "/r".into(), found };
+        let process = Process {
+            pid: 8,
+            command: "sleep 9".to_owned(),
+            namespace: "time:[1]".to_owned(),
+            namespace_for_children: "time:[1]".to_owned(),
+            in_tree: true,
+            agrees: false,
+            note: "on the host's time",
+        };
+        let seen = |disagreeing| Seen { pid: 7, namespace: "time:[2]".to_owned(), processes: 3, disagreeing };
+        let mut containers = vec![
+            container("a", Found::Agree(seen(vec![]))),
+            container("b", Found::Stopped),
+            container("c", Found::Unknown { reason: "odd\n".to_owned() }),
+        ];
+        assert_eq!(
+            text(&containers, &[]),
+            "ID  RUNTIME  PID  NAMESPACE  PROCESSES  VERDICT\n\
+             a   runc     7    time:[2]   3          agree\n\
+             b   runc     -    -          -          stopped\n\
+             c   runc     -    -          -          unknown: odd\\n\n\
+             \n\
+             No container is known to be at risk, 1 could not be looked at.\n"
+        );
+        containers.push(container("d", Found::AtRisk(seen(vec![process]))));
+        let text = text(&containers, &[]);
+        assert!(text.contains("AT RISK, 1 of 3 disagree, such as PID 8 (sleep 9): on the host's time\n"), "{text}");
+        assert!(text.contains("\n1 of 4 at risk: "), "{text}");
+    }
+}
