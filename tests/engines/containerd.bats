@@ -161,3 +161,23 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
     background shim c
   done
 }
+
+@test "an exported checkpoint image holds the record, and tnsctl reads it as an archive, as a layout, and as a blob" {
+  needs_checkpoints
+  start shim c
+  background shim c
+  checkpoint c one
+  # Without the list for Docker, which ctr cannot make of a checkpoint.
+  ctr image export --skip-manifest-json "$WORK/one.tar" checkpoint/one
+  run tnsctl images --json "$WORK/one.tar"
+  is "$status" 0
+  is "$(jq -r '[.verdict, .record.container, .record.processes] | map(tostring) | join(" ")' <<<"$output")" "whole c 3"
+  contains "$(jq -r .checkpoint <<<"$output")" "blobs/sha256/"
+  blob=$(jq -r .checkpoint <<<"$output")
+  mkdir "$WORK/layout"
+  tar -C "$WORK/layout" -xf "$WORK/one.tar"
+  is "$(tnsctl images --json "$WORK/layout" | jq -r .record.container)" c
+  is "$(tnsctl images --json "$WORK/layout/${blob%%:*}" | jq -r .record.container)" c
+  run tnsctl repair --dry-run "$WORK/one.tar"
+  is "$status" 0
+}
