@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::bundle::{Declared, View};
-use crate::criu::clocks::{Clocks, Nanoseconds};
+use crate::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::{Abilities, Kind};
 use crate::settings::{MixedImage, MixedTree, Mode, Restore, RestoredClocks, Shift};
 use crate::timens::{Id, Kernel};

@@ -9,14 +9,15 @@
 //! | part | what it knows |
 //! |---|---|
 //! | [`invocation`] | how runc and crun read their arguments |
-//! | [`settings`] | /etc/tns-shim/config.toml |
+//! | [`settings`] | /etc/tns-shim/config.toml, and annotations |
 //! | [`runtime`] | which binary is wrapped, what it can do, how to become it |
 //! | [`decision`] | the pure core: facts in, action and reason out |
 //! | [`verbs`] | one file a verb: gather the facts, decide, act |
 //! | [`bundle`], [`json`] | config.json: what it declares, and how to change only those bytes |
 //! | [`container`], [`tree`] | a container's PID 1, proven, and the processes below it |
 //! | [`timens`], [`state_view`] | making and entering time namespaces, and what the runtime must be shown inside |
-//! | [`criu`] | checkpoint images: whether they can be restored, and how to repair them |
+//! | [`clocks`] | what clocks read here, in another time namespace, and at the checkpoint |
+//! | [`criu`] | checkpoint images: whether they can be restored, how to repair them, and the record beside them |
 //! | [`archive`] | checkpoints in archives: Podman's, containerd's |
 //! | [`replacement`] | files that change whole or not at all |
 //! | [`oci_log`] | the `--log` file that engines read |
@@ -27,6 +28,7 @@
 #[cfg(feature = "ctl")]
 pub mod archive;
 pub mod bundle;
+pub mod clocks;
 pub mod container;
 pub mod criu;
 #[cfg(feature = "ctl")]

@@ -12,7 +12,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
 
-use crate::criu::clocks::{Clocks, Here};
+use crate::clocks::{Clocks, Here};
 use crate::timens::Offsets;
 
 /// Set when building, see the Makefile.

@@ -94,3 +94,30 @@ pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
     }
     result
 }
+
+/// What `question` answers in a child process, a copy of this one that ends with the answer (0 to 255); `None` if it could
+/// not be started, or was not to be waited for. This process must have one thread.
+pub fn answer_of_child(question: impl FnOnce() -> c_int) -> Option<c_int> {
+    without_sigchld(|| {
+        // SAFETY: the only thread of this process is copied with it, so no lock can be left behind by another one.
+        match unsafe { libc::fork() } {
+            -1 => None,
+            0 => {
+                let answer = question();
+                // SAFETY: ends the child at once; nothing of the parent's is flushed or run twice.
+                unsafe { libc::_exit(answer) }
+            }
+            child => loop {
+                let mut status = 0;
+                // SAFETY: `status` is a valid local.
+                if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
+                    break libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+                }
+                // Where the caller ignores SIGCHLD, the kernel keeps no answer.
+                if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                    break None;
+                }
+            },
+        }
+    })
+}

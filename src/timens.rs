@@ -9,8 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::sys;
 
 /// Absent from nix's list of flags.
 const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
@@ -141,16 +142,24 @@ impl Kernel {
     /// caller may not, the runtime may, in a user namespace of its own.
     pub fn try_out() -> Self {
         let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
-        match unshare(CLONE_NEWTIME) {
-            Ok(()) => {
-                if let Err(error) = enter(&own) {
-                    log::warn!("{error:#}");
-                }
-                Self::Able
+        let make = || unshare(CLONE_NEWTIME).map_or_else(|error| error as i32, |()| 0);
+        // Only who may enter it can come back to the present one. A user's own runtime may not: the machine's namespace
+        // belongs to a user namespace above.
+        let errno = if enter(&own).is_ok() {
+            let errno = make();
+            if let Err(error) = enter(&own) {
+                log::warn!("{error:#}");
             }
-            Err(Errno::ENOSPC) if Self::look() == Self::Able => Self::AtLimit,
-            Err(Errno::EINVAL) => Self::NoTimeNamespaces,
-            Err(_) => Self::look(),
+            errno
+        } else {
+            // Where that child or its answer is lost, nothing is known.
+            sys::answer_of_child(make).unwrap_or(libc::EPERM)
+        };
+        match errno {
+            0 => Self::Able,
+            libc::ENOSPC if Self::look() == Self::Able => Self::AtLimit,
+            libc::EINVAL => Self::NoTimeNamespaces,
+            _ => Self::look(),
         }
     }
 

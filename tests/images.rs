@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use handmade::*;
-use tns_shim::criu::clocks::Here;
+use tns_shim::clocks::Here;
 use tns_shim::criu::images::{Folder, Images};
 use tns_shim::criu::{host_time, originals, repair};
 

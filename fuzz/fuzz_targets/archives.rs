@@ -18,7 +18,7 @@ use libfuzzer_sys::fuzz_target;
 use tns_shim::archive::collect::Checkpoint;
 use tns_shim::archive::compression::{Compression, Encoder};
 use tns_shim::archive::{members, rewrite};
-use tns_shim::criu::clocks::Here;
+use tns_shim::clocks::Here;
 use tns_shim::criu::images::Images;
 use tns_shim::criu::repair;
 

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use tns_shim::criu::clocks::{Here, Nanoseconds};
+use tns_shim::clocks::{Here, Nanoseconds};
 use tns_shim::criu::images::{Images, Source, Stored};
 use tns_shim::criu::record::{self, Record};
 use tns_shim::criu::{host_time, repair};

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tar::Header;
 
 use super::fill;
-use crate::criu::clocks::Nanoseconds;
+use crate::clocks::Nanoseconds;
 
 /// Headers and contents are padded to this.
 pub const BLOCK: u64 = 512;

@@ -5,7 +5,7 @@
 //! CRIU makes a time namespace in two cases (criu/cr-restore.c, criu/timens.c): the first process has another number than
 //! CRIU itself had, or there is a `timens-0.img`. So every process gets CRIU's number, and that file goes. It works with
 //! every runtime, and needs neither CRIU's `join-ns` (whose configuration file runc would go on to use at the next
-//! checkpoint) nor another command line. [`originals`](super::originals) takes it back before the image is restored again.
+//! checkpoint) nor another command line. [`originals`] takes it back before the image is restored again.
 
 use anyhow::{Context, Result};
 

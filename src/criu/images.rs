@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::clocks::{Clocks, Nanoseconds};
 use super::wire::{self, Cursor, Malformed, Message};
+use crate::clocks::{Clocks, Nanoseconds};
 use crate::text::printable;
 
 const COMMON_MAGIC: u32 = 0x5456_4319;

@@ -5,13 +5,11 @@
 //! |---|---|
 //! | [`wire`] | protobuf without a schema: finds one field, changes one field, keeps every other byte |
 //! | [`images`] | the files that matter here, and whether the processes in them agree |
-//! | [`clocks`] | the clocks at the checkpoint, and what they mean on this machine |
 //! | [`repair`] | all processes into the time namespace of the first one |
 //! | [`host_time`] | all processes into the host's |
 //! | [`originals`] | changes that can be taken back |
 //! | [`record`] | what was true at the checkpoint, beside the image |
 
-pub mod clocks;
 pub mod host_time;
 pub mod images;
 pub mod originals;

@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::clocks::{Clocks, Nanoseconds};
 use super::images::Source;
+use crate::clocks::{Clocks, Nanoseconds};
 
 /// The record's name in the image folder.
 pub const NAME: &str = "tns-shim.json";

@@ -5,9 +5,9 @@
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::clocks::{Clocks, Here};
 use super::images::{Images, Source, Task, ids_name};
 use super::originals::Edit;
+use crate::clocks::{Clocks, Here};
 
 /// What is to be done to one process.
 #[derive(Debug, Serialize)]

@@ -74,7 +74,7 @@ fn in_force(file: &Settings, annotations: Annotations) -> Result<Vec<Setting>> {
 }
 
 fn seconds(nanoseconds: i64) -> String {
-    format!("{:+}", crate::criu::clocks::Nanoseconds(nanoseconds))
+    format!("{:+}", crate::clocks::Nanoseconds(nanoseconds))
 }
 
 /// A value as it stands in the file.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Place};
 use super::{Verdict, print, table};
-use crate::criu::clocks::{Clocks, Here};
+use crate::clocks::{Clocks, Here};
 use crate::criu::host_time;
 use crate::criu::images::{Images, Task};
 use crate::criu::record::{Mode, Record, TimeNamespace};

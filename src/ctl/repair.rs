@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::{Verdict, print, table};
 use crate::archive::collect;
 use crate::archive::rewrite::{self, Patch};
-use crate::criu::clocks::Here;
+use crate::clocks::Here;
 use crate::criu::images::Images;
 use crate::criu::originals;
 use crate::criu::repair::{self, Move};

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 
 use super::Call;
 use crate::bundle;
+use crate::clocks::{Clocks, Here};
 use crate::container::{Init, State};
-use crate::criu::clocks::{Clocks, Here};
 use crate::criu::record::{self, Mode, Record, TimeNamespace};
 use crate::decision::{self, Action, Decision, TreeFacts};
 use crate::runtime::abilities::Kind;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{Call, create};
-use crate::criu::clocks::{Clocks, Here, Nanoseconds};
+use crate::clocks::{Clocks, Here, Nanoseconds};
 use crate::criu::images::{Folder, INVENTORY_NAME, Images};
 use crate::criu::record::{self, Record};
 use crate::criu::repair::{self, Move};

@@ -196,8 +196,11 @@ userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
     rootless --runtime tns-shim run --detach --name c "$option" tns sh -c "$FIRST"
     pid=$(rootless inspect --format '{{.State.Pid}}' c)
     is "$(rootless exec c readlink /proc/self/ns/time)" "$(ns_of "$pid")"
+    echo "# $option $(ns_of "$pid") $HOST_NS" >&3
     rootless rm --force --time 0 c
   done
+  # Ends the process that holds the user's namespaces.
+  rootless system migrate
 }
 
 @test "without the shim, a tree that exec has mixed is lost at the second checkpoint; with it, the archive is repaired" {
@@ -246,6 +249,18 @@ userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
     podman container restore --import "$WORK/$cycle.tar"
     whole c $((cycle + 2))
   done
+}
+
+@test "checkpointed into an image of Podman's, and restored from it" {
+  needs_criu
+  start shim c
+  background shim c
+  podman container checkpoint --create-image checkpointed c
+  podman rm c
+  podman container restore --name d checkpointed
+  whole d 3
+  podman rm --force --time 0 d
+  podman rmi checkpointed
 }
 
 @test "left running, exported, and imported under another name beside it" {

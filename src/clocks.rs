@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The clocks of a checkpoint, and what they mean on the machine that looks at it.
+//! The clocks that time namespaces shift: here, in another time namespace, and at a checkpoint.
 
 use std::fmt;
 
