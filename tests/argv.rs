@@ -91,6 +91,22 @@ fn every_engine_is_understood() {
             ),
             ("--log-format=json --log L exec --pid-file P --process F --detach c1", "exec log=L format=json id=c1"),
             ("--root=R --systemd-cgroup exec --process F c1", "exec root=R id=c1"),
+            // CRI-O itself, and through conmon.
+            ("--root R --systemd-cgroup exec --process F c1", "exec root=R id=c1"),
+            (
+                "--root R --systemd-cgroup checkpoint --file-locks --image-path I --work-path W --leave-running c1",
+                "checkpoint root=R id=c1 image=I",
+            ),
+            (
+                "--systemd-cgroup --root=R create --bundle B --pid-file P --console-socket S c1",
+                "create root=R id=c1 bundle=B",
+            ),
+            ("--root=R exec --pid-file P --process F --detach --tty --console-socket S c1", "exec root=R id=c1"),
+            (
+                "--systemd-cgroup --root=R restore --bundle B --pid-file P --detach --image-path I --work-path B \
+                 --lsm-profile=selinux:x --lsm-mount-context=y c1",
+                "restore root=R id=c1 bundle=B image=I",
+            ),
             ("features", "features"),
             ("--version", "other"),
             ("checkpoint --help", "checkpoint"),

@@ -59,6 +59,11 @@ no-such-command create c1
 --log-format json --log LOG create --bundle B --pid-file /f --console-socket /s c1
 --root ROOT --log LOG --log-format json --systemd-cgroup exec --process P --console-socket /s --detach --pid-file /f c1
 --root ROOT --log LOG --log-format json restore --image-path I --work-path W --detach --pid-file /f -no-subreaper --bundle B c1
+--root ROOT --systemd-cgroup exec --process P c1
+--root ROOT --systemd-cgroup checkpoint --file-locks --image-path I --work-path W --leave-running c1
+--systemd-cgroup --root=ROOT create --bundle B --pid-file /f --console-socket /s c1
+--root=ROOT exec --pid-file /f --process P --detach --tty --console-socket /s c1
+--systemd-cgroup --root=ROOT restore --bundle B --pid-file /f --detach --image-path I --work-path W --lsm-profile=selinux:x --lsm-mount-context=y c1
 ";
 
 /// Every command of crun 1.28 with every flag.

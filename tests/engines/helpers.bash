@@ -47,7 +47,7 @@ make_image() { # make_image FILE
   # A command of its own is what containerd's pods take it for.
   jq -n --arg architecture "$(dpkg --print-architecture)" --arg layer "sha256:${sum%% *}" \
     '{$architecture, os: "linux", config: {Env: ["PATH=/bin"], Cmd: ["tail", "-f", "/dev/null"]},
-      rootfs: {type: "layers", diff_ids: [$layer]}}' >"$folder/config.json"
+      rootfs: {type: "layers", diff_ids: [$layer]}, history: [{}]}' >"$folder/config.json"
   echo '[{"Config": "config.json", "RepoTags": ["tns:latest"], "Layers": ["layer.tar"]}]' >"$folder/manifest.json"
   tar -C "$folder" -cf "$1" manifest.json config.json layer.tar
   rm -rf "$folder"

@@ -272,7 +272,7 @@ is_clean() { # is_clean FILES...
     grep -v '^version' "$CONTRIB/containerd/config-v2.toml" >>"$NODE$CONFIG"
     contains "$(effective)" "$IMAGE"
     [[ $(effective) != *.runtimes.runc]* ]]
-    node containerd >"$WORK/log" 2>&1 3>&- 4>&- &
+    chroot "$NODE" containerd >"$WORK/log" 2>&1 3>&- 4>&- &
     echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
     wait_for ctr version
     run cri Version
@@ -344,6 +344,23 @@ assert {"name": "NODE_ROOT", "value": mounts["node"]} in container["env"]
 with open(folder + "Containerfile") as file:
     recipe = file.read()
 assert f"CMD {json.dumps(container['command'])}" in recipe
-assert " kubernetes/install-node.sh " in recipe and recipe.count(" /tns-shim/\n") == 1
+assert recipe.count(" /tns-shim/\n") == 1
 END
+}
+
+@test "the installer's image: what its command needs is in it" {
+  mkdir -p "$WORK/context/target"
+  cp -r "$CONTRIB" "$WORK/context/contrib"
+  cp "$TNS_BIN/tns-shim" "$TNS_BIN/tnsctl" "$WORK/context/target"
+  make_image "$WORK/base.tar"
+  images() { podman --root "$WORK/images" --runroot "$WORK/run" --storage-driver vfs --events-backend file "$@"; }
+  images load --quiet --input "$WORK/base.tar"
+  images build --quiet --pull=never --build-arg BASE=localhost/tns --build-arg BIN=target --tag installer \
+    --file "$WORK/context/contrib/kubernetes/Containerfile" "$WORK/context"
+  is "$(images image inspect installer --format '{{json .Config.Cmd}}')" '["/tns-shim/install-node.sh","run"]'
+  root=$(images image mount installer)
+  for file in tns-shim tnsctl install-node.sh config-v2.toml config-v3.toml; do [[ -s $root/tns-shim/$file ]] || fail "no $file"; done
+  [[ -x $root/tns-shim/install-node.sh && -x $root/tns-shim/tns-shim ]]
+  cmp "$root/tns-shim/tns-shim" "$TNS_BIN/tns-shim"
+  images image unmount installer
 }
