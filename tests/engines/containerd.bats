@@ -17,6 +17,7 @@ in_container() { ctr task exec --exec-id "exec-$RANDOM-$RANDOM" "${@:2}"; }
 remove_all() {
   local id
   for id in $(ctr container list --quiet); do remove "$id"; done
+  end_shims
   # Of containers that could not be restored.
   ctr snapshot list | awk '$3 == "Active" { print $1 }' | xargs --no-run-if-empty --max-args 1 ctr snapshot remove
   ctr image list --quiet | grep '^checkpoint/' | xargs --no-run-if-empty ctr image remove --sync

@@ -11,7 +11,10 @@ shim() { docker run --runtime tns-shim "${@:2}"; }
 start() { "$1" run --detach --network "${NETWORK:-none}" --name "$2" "${@:3}" tns sh -c "$FIRST"; }
 pid_of() { docker inspect --format '{{.State.Pid}}' "$1"; }
 in_container() { docker exec "${@:2}"; }
-remove_all() { docker ps --all --quiet | xargs --no-run-if-empty docker rm --force; }
+remove_all() {
+  docker ps --all --quiet | xargs --no-run-if-empty docker rm --force
+  end_shims
+}
 
 # Docker packs the checkpoint for its containerd, which may still have the same bytes from when it was made: then it says so.
 restore() { # restore ID CHECKPOINT

@@ -61,6 +61,15 @@ teardown() {
 # Neither processes of containers, nor those that engines keep beside them.
 nothing_left() { ! pgrep --list-full 'tail|conmon|containerd-shim|catatonit|criu|runc|crun|tns-shim'; }
 
+# containerd leaves its own shim of a container that could not be restored.
+end_shims() {
+  for _ in $(seq 20); do
+    pgrep containerd-shim >/dev/null || return 0
+    sleep 0.1
+  done
+  pgrep containerd-shim | xargs --no-run-if-empty kill -KILL
+}
+
 exec_ns() { in_container "$1" "$2" readlink /proc/self/ns/time; }
 
 # A child of an exec that outlives it, and so belongs to the tree that CRIU dumps.
@@ -91,8 +100,9 @@ alike() { # alike STATUS|- COMMAND...: `with` in the command stands for `bare`, 
   done
 }
 
-# What both say, without what differs by chance: Docker's client of 20.10 adds a line now and then.
-plain() { sed -E "/error waiting for container: context canceled/d; s/time=\"[^\"]*\"/time/; s/(tns-shim|$TNS_RUNTIME): /RUNTIME: /; s,/[a-z/]*/(tns-shim|$TNS_RUNTIME) ,RUNTIME ,g; s/[0-9a-f]{64}|[0-9a-f]{12}|(bare|shim)-c+/ID/g" <<<"$1"; }
+# What both say, without what differs by chance: Docker's client of 20.10 adds a line now and then; and crun opens no log to say
+# that it does not know an option, where the shim has already noted something else.
+plain() { sed -E "s/unable to retrieve OCI runtime error \(open [^)]*\): //; /error waiting for container: context canceled/d; s/time=\"[^\"]*\"/time/; s/(tns-shim|$TNS_RUNTIME): /RUNTIME: /; s,/[a-z/]*/(tns-shim|$TNS_RUNTIME) ,RUNTIME ,g; s/[0-9a-f]{64}|[0-9a-f]{12}|(bare|shim)-c+/ID/g" <<<"$1"; }
 
 # Can this engine, with this runtime and no shim, checkpoint and restore a container at all? A file that asks defines `cycle`,
 # and one of its tests is that the shim changes nothing about the answer.
@@ -108,11 +118,12 @@ needs_checkpoints() {
 }
 
 wait_for() { # wait_for COMMAND...
+  local said
   for _ in $(seq 100); do
-    if "$@" >/dev/null 2>&1; then return; fi
+    if said=$("$@" 2>&1); then return; fi
     sleep 0.1
   done
-  fail "not within 10 s: $*"
+  fail "not within 10 s: $*" "$said"
 }
 
 stop_daemon() { # stop_daemon FILE-WITH-ITS-PID
