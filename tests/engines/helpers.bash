@@ -76,9 +76,12 @@ exec_ns() { in_container "$1" "$2" readlink /proc/self/ns/time; }
 background() { in_container "$1" "$2" sh -c 'tail -f /dev/null >/dev/null 2>&1 &'; }
 
 processes() { namespaces_below "$(pid_of "$1")" | wc -l; }
+has() { [[ $(processes "$1") == "$2" ]]; }
 
 # Everything of container $1 lives, that is $2 processes, in one time namespace; and an exec is in it, too.
 whole() {
+  # An engine returns before the last of them has started.
+  wait_for has "$@"
   is "$(processes "$1")" "$2"
   one_namespace "$1"
   is "$(exec_ns shim "$1")" "$(ns_of "$(pid_of "$1")")"
