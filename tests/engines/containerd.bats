@@ -162,3 +162,89 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
     background shim c
   done
 }
+
+@test "an exported checkpoint image holds the record, and tnsctl reads it as an archive, as a layout, and as a blob" {
+  needs_checkpoints
+  start shim c
+  background shim c
+  checkpoint c one
+  # Without the list for Docker, which ctr cannot make of a checkpoint.
+  ctr image export --skip-manifest-json "$WORK/one.tar" checkpoint/one
+  run tnsctl images --json "$WORK/one.tar"
+  is "$status" 0
+  is "$(jq -r '[.verdict, .record.container, .record.processes] | map(tostring) | join(" ")' <<<"$output")" "whole c 3"
+  contains "$(jq -r .checkpoint <<<"$output")" "blobs/sha256/"
+  blob=$(jq -r .checkpoint <<<"$output")
+  mkdir "$WORK/layout"
+  tar -C "$WORK/layout" -xf "$WORK/one.tar"
+  is "$(tnsctl images --json "$WORK/layout" | jq -r .record.container)" c
+  is "$(tnsctl images --json "$WORK/layout/${blob%%:*}" | jq -r .record.container)" c
+  run tnsctl repair --dry-run "$WORK/one.tar"
+  is "$status" 0
+}
+
+@test "annotations of a container say what it gets" {
+  start shim c --annotation org.tns-shim.mode=host
+  is "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  is "$(exec_ns shim c)" "$HOST_NS"
+  if start shim d --annotation org.tns-shim.uptime=zero 2>"$WORK/said"; then
+    contains "$(in_container shim d uptime)" "up 0 min"
+    whole d 2
+  else
+    contains "$(cat "$WORK/said")" "which takes runc 1.2.6 or crun 1.8.4 and later"
+  fi
+}
+
+@test "what the shim refuses, ctr tells in the shim's words" {
+  said() { # said COMMAND...
+    run "$@"
+    isnt "$status" 0
+    contains "$output" "tns-shim: "
+  }
+  said start shim a --annotation org.tns-shim.mode=nonsense
+  contains "$output" "the annotation org.tns-shim.mode in config.json: unknown variant"
+  set_up_shim 'mode = "none"'
+  said start shim b
+  contains "$output" "understand /etc/tns-shim/config.toml"
+  contains "$output" "line 2"
+  set_up_shim 'runtime = "/nope"'
+  said start shim d
+  contains "$output" "the runtime in the settings"
+  set_up_shim
+}
+
+@test "a specification that declares a time namespace starts, and one that cannot be kept is refused in the shim's words" {
+  make_rootfs "$ROOTFS"
+  mkdir "$WORK/bundle"
+  make_config "$WORK/bundle"
+  specified() { ctr run --detach --null-io --runc-binary "$(binary "${2:-shim}")" --config "$WORK/bundle/config.json" "$1"; }
+  edit_config "$WORK/bundle" '.linux.namespaces += [{type: "time"}]'
+  specified c
+  whole c 2
+  edit_config "$WORK/bundle" ".linux.namespaces[-1].path = \"/proc/$(pid_of c)/ns/time\""
+  if specified b bare; then
+    specified d
+    is "$(ns_of "$(pid_of d)")" "$(ns_of "$(pid_of c)")"
+  elif declares; then
+    # crun breaks at it, without the shim as well.
+    run specified d
+    isnt "$status" 0
+  else
+    run specified d
+    isnt "$status" 0
+    contains "$output" "tns-shim: "
+    contains "$output" "cannot join the time namespace that config.json names by its path: use runc 1.2"
+  fi
+}
+
+@test "a checkpoint that is refused is told in the shim's words, and the container keeps running" {
+  needs_checkpoints
+  start shim c
+  stray c 'tail -f /dev/null'
+  run checkpoint c one
+  isnt "$status" 0
+  contains "$output" "tns-shim: checkpoint of c refused, the container keeps running"
+  contains "$output" "(tail -f /dev/null) is in the host's time namespace"
+  contains "$(ctr task list)" RUNNING
+  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+}

@@ -175,3 +175,44 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/dockerd.pid"; }
   restore cc one
   whole cc 3
 }
+
+@test "annotations of a container say what it gets" {
+  docker run --help | grep -q -- --annotation || skip "this Docker's command line has no annotations"
+  start shim cc --annotation org.tns-shim.mode=host
+  is "$(ns_of "$(pid_of cc)")" "$HOST_NS"
+  is "$(exec_ns shim cc)" "$HOST_NS"
+  if start shim dd --annotation org.tns-shim.uptime=zero 2>"$WORK/said"; then
+    contains "$(docker exec dd uptime)" "up 0 min"
+    whole dd 2
+  else
+    contains "$(cat "$WORK/said")" "which takes runc 1.2.6 or crun 1.8.4 and later"
+  fi
+  run start shim ee --annotation org.tns-shim.mode=nonsense
+  isnt "$status" 0
+  contains "$output" "tns-shim: the annotation org.tns-shim.mode in config.json: unknown variant"
+}
+
+@test "what the shim refuses, docker tells in the shim's words" {
+  set_up_shim 'mode = "none"'
+  run start shim bb
+  isnt "$status" 0
+  contains "$output" "tns-shim: understand /etc/tns-shim/config.toml"
+  contains "$output" "line 2"
+  set_up_shim 'runtime = "/nope"'
+  run start shim dd
+  isnt "$status" 0
+  contains "$output" "tns-shim: "
+  contains "$output" "the runtime in the settings"
+}
+
+@test "a checkpoint that is refused is told in the shim's words, and the container keeps running" {
+  needs_checkpoints
+  NETWORK=host start shim cc
+  stray cc 'tail -f /dev/null'
+  run docker checkpoint create cc one
+  isnt "$status" 0
+  contains "$output" "refused, the container keeps running"
+  contains "$output" "(tail -f /dev/null) is in the host's time namespace"
+  is "$(docker inspect --format '{{.State.Status}}' cc)" running
+  is "$(exec_ns shim cc)" "$(ns_of "$(pid_of cc)")"
+}

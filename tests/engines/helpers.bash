@@ -19,8 +19,16 @@ install_shim() {
   install -m 755 "$TNS_BIN/tns-shim" "$TNS_BIN/tnsctl" "$(dirname "$SHIM_PATH")"
   ln -sf tns-shim "$SHIM_PATH-runc"
   ln -sf tns-shim "$SHIM_PATH-crun"
+  set_up_shim
+}
+
+# The settings file; a line of `runtime` takes the place of the one that says which runtime is tested.
+set_up_shim() { # set_up_shim [LINE...]
   mkdir -p /etc/tns-shim
-  echo "runtime = \"$TNS_RUNTIME\"" >/etc/tns-shim/config.toml
+  {
+    [[ ${1:-} == runtime* ]] || echo "runtime = \"$TNS_RUNTIME\""
+    if (($#)); then printf '%s\n' "$@"; fi
+  } >/etc/tns-shim/config.toml
 }
 
 # An image that every engine can load: the format of `docker save`.
@@ -52,6 +60,7 @@ setup() {
 }
 
 teardown() {
+  set_up_shim
   remove_all >/dev/null 2>&1 || true
   clear_cgroups
   rm -rf "$WORK"
@@ -76,9 +85,12 @@ exec_ns() { in_container "$1" "$2" readlink /proc/self/ns/time; }
 background() { in_container "$1" "$2" sh -c 'tail -f /dev/null >/dev/null 2>&1 &'; }
 
 processes() { namespaces_below "$(pid_of "$1")" | wc -l; }
+has() { [[ $(processes "$1") == "$2" ]]; }
 
 # Everything of container $1 lives, that is $2 processes, in one time namespace; and an exec is in it, too.
 whole() {
+  # An engine returns before the last of them has started.
+  wait_for has "$@"
   is "$(processes "$1")" "$2"
   one_namespace "$1"
   is "$(exec_ns shim "$1")" "$(ns_of "$(pid_of "$1")")"
