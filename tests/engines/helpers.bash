@@ -4,7 +4,7 @@
 #
 # A test file defines, in the words of its engine: `bare` and `shim` (the engine's command with that runtime for what it
 # starts), `start`, `pid_of`, `in_container`, and `remove_all`.
-# shellcheck disable=SC2034  # The test files read what is set here.
+# shellcheck disable=SC2034,SC2119,SC2120  # The test files read what is set here, and call with arguments what takes some.
 
 load ../integration/helpers
 
