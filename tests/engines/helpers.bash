@@ -4,7 +4,7 @@
 #
 # A test file defines, in the words of its engine: `bare` and `shim` (the engine's command with that runtime for what it
 # starts), `start`, `pid_of`, `in_container`, and `remove_all`.
-# shellcheck disable=SC2034  # The test files read what is set here.
+# shellcheck disable=SC2034,SC2119  # The test files read what is set here.
 
 load ../integration/helpers
 
@@ -20,7 +20,13 @@ install_shim() {
   ln -sf tns-shim "$SHIM_PATH-runc"
   ln -sf tns-shim "$SHIM_PATH-crun"
   mkdir -p /etc/tns-shim
-  echo "runtime = \"$TNS_RUNTIME\"" >/etc/tns-shim/config.toml
+  settings
+}
+
+# The settings file: every LINE, after the one that says which runtime.
+# shellcheck disable=SC2120
+settings() { # settings LINE...
+  printf '%s\n' "runtime = \"$TNS_RUNTIME\"" "$@" >/etc/tns-shim/config.toml
 }
 
 # An image that every engine can load: the format of `docker save`.
@@ -49,11 +55,15 @@ setup() {
   STATE=$WORK/state
   ROOTFS=$WORK/rootfs
   HOST_NS=$(readlink /proc/self/ns/time)
+  PIDS=()
 }
 
 teardown() {
+  local pid
   remove_all >/dev/null 2>&1 || true
+  for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
   clear_cgroups
+  settings
   rm -rf "$WORK"
 }
 

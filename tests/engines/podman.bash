@@ -49,3 +49,19 @@ END
 }
 
 userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
+
+# Podman of a user who is not root.
+setup_rootless() {
+  useradd --create-home user
+  mkdir -p /home/user/.config/containers
+  printf '%s\n' '[storage]' 'driver = "vfs"' 'graphroot = "/home/user/graph"' 'runroot = "/run/user/1000/containers"' \
+    >/home/user/.config/containers/storage.conf
+  chown -R user: /home/user
+  usermod --add-subuids 200000-300000 --add-subgids 200000-300000 user
+}
+
+rootless() {
+  mkdir -p /run/user/1000
+  chown user: /run/user/1000
+  (cd / && runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 podman "$@")
+}

@@ -4,21 +4,9 @@
 
 load podman
 
-# Podman of a user who is not root.
-rootless() {
-  mkdir -p /run/user/1000
-  chown user: /run/user/1000
-  (cd / && runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 podman "$@")
-}
-
 setup_file() {
   setup_podman
-  useradd --create-home user
-  mkdir -p /home/user/.config/containers
-  printf '%s\n' '[storage]' 'driver = "vfs"' 'graphroot = "/home/user/graph"' 'runroot = "/run/user/1000/containers"' \
-    >/home/user/.config/containers/storage.conf
-  chown -R user: /home/user
-  usermod --add-subuids 200000-300000 --add-subgids 200000-300000 user
+  setup_rootless
   # --userns=auto takes its ranges from this user's.
   useradd --system containers
   usermod --add-subuids 400000-500000 --add-subgids 400000-500000 containers
