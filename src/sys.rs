@@ -7,6 +7,11 @@ use std::ffi::{CStr, c_char, c_int};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
 /// Makes `$run` (`fn(&[&CStr]) -> u8`: the whole argv in, the exit code out) the C `main` of a binary.
 ///
 /// Rust's own start ignores SIGPIPE and opens /dev/null on closed standard descriptors, which the runtime would
@@ -93,4 +98,27 @@ pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
         unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now) };
     }
     result
+}
+
+/// Whether the kernel makes such namespaces for this process, tried by a child, which has ended when this returns.
+///
+/// # Errors
+/// What `unshare` says; ECHILD if the child could not be asked.
+pub fn try_unshare(flags: CloneFlags) -> Result<(), Errno> {
+    // SAFETY: the child makes two system calls, and neither allocates nor returns.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let error = unshare(flags).err().map_or(0, |errno| errno as c_int);
+            // SAFETY: ends this process, and runs nothing of its parent's.
+            unsafe { libc::_exit(error) }
+        }
+        ForkResult::Parent { child } => loop {
+            match waitpid(child, None) {
+                Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+                Ok(WaitStatus::Exited(_, error)) => return Err(Errno::from_raw(error)),
+                Err(Errno::EINTR) => {}
+                _ => return Err(Errno::ECHILD),
+            }
+        },
+    }
 }

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::sys;
+
 /// Absent from nix's list of flags.
 const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
@@ -141,13 +143,20 @@ impl Kernel {
     /// caller may not, the runtime may, in a user namespace of its own.
     pub fn try_out() -> Self {
         let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
-        match unshare(CLONE_NEWTIME) {
-            Ok(()) => {
+        let made = if enter(&own).is_ok() {
+            unshare(CLONE_NEWTIME).inspect(|()| {
                 if let Err(error) = enter(&own) {
                     log::warn!("{error:#}");
                 }
-                Self::Able
-            }
+            })
+        } else if may_make() {
+            // There is no way back: the own one belongs to a user namespace above, as under a Podman that is not root's.
+            sys::without_sigchld(|| sys::try_unshare(CLONE_NEWTIME))
+        } else {
+            return Self::look();
+        };
+        match made {
+            Ok(()) => Self::Able,
             Err(Errno::ENOSPC) if Self::look() == Self::Able => Self::AtLimit,
             Err(Errno::EINVAL) => Self::NoTimeNamespaces,
             Err(_) => Self::look(),
