@@ -72,6 +72,28 @@ nothing_is_left() { is "$("$TNS_RUNTIME" list --quiet)" ''; }
   whole c 2
 }
 
+@test "of a user who is not root: the settings are those in /etc, and mode = host leaves the container on the host's time" {
+  rootless load --quiet <"$BATS_FILE_TMPDIR/image.tar"
+  rootlessly() { rootless --runtime tns-shim "$@"; }
+  isnt "$(seen_by rootlessly)" "$HOST_NS"
+  is "$(seen_by rootlessly "$(note mode host)")" "$HOST_NS"
+  is "$(seen_by rootlessly "$(note mode leave)")" "$HOST_NS"
+  settings 'mode = "host"'
+  is "$(seen_by rootlessly)" "$HOST_NS"
+  # Podman calls the shim as root of the user's own namespace.
+  mkdir -p /home/user/.config/tns-shim
+  echo 'mode = "none"' >/home/user/.config/tns-shim/config.toml
+  is "$(seen_by rootlessly)" "$HOST_NS"
+  rm -r /home/user/.config/tns-shim
+  # Not a word of what the shim has tried.
+  settings
+  rootlessly run --detach --name c tns sh -c "$FIRST" >/dev/null
+  noted="$(dirname "$(rootless inspect --format '{{.PidFile}}' c)")/oci-log.tns-shim"
+  rootless exec c id >/dev/null
+  [[ ! -e $noted ]] || fail "$(cat "$noted")"
+  rootless rm --force --time 0 c
+}
+
 @test "pods are what they are without settings: each container in its own time namespace, but the one that asks for the host's" {
   shim pod create --share-parent=false --name p
   start shim a --pod p
