@@ -17,7 +17,7 @@ STATIC = -C target-feature=+crt-static -C relocation-model=static
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story tests/integration/run tests/integration/helpers.bash \
-	tests/engines/helpers.bash tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
+	tests/engines/helpers.bash tests/engines/podman.bash tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
 
 .PHONY: build install uninstall demo check unit integration lint bench clean
 

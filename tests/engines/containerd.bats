@@ -204,14 +204,14 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
   }
   said start shim a --annotation org.tns-shim.mode=nonsense
   contains "$output" "the annotation org.tns-shim.mode in config.json: unknown variant"
-  set_up_shim 'mode = "none"'
+  settings 'mode = "none"'
   said start shim b
   contains "$output" "understand /etc/tns-shim/config.toml"
   contains "$output" "line 2"
-  set_up_shim 'runtime = "/nope"'
+  settings 'runtime = "/nope"'
   said start shim d
   contains "$output" "the runtime in the settings"
-  set_up_shim
+  settings
 }
 
 @test "a specification that declares a time namespace starts, and one that cannot be kept is refused in the shim's words" {

@@ -193,12 +193,12 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/dockerd.pid"; }
 }
 
 @test "what the shim refuses, docker tells in the shim's words" {
-  set_up_shim 'mode = "none"'
+  settings 'mode = "none"'
   run start shim bb
   isnt "$status" 0
   contains "$output" "tns-shim: understand /etc/tns-shim/config.toml"
   contains "$output" "line 2"
-  set_up_shim 'runtime = "/nope"'
+  settings 'runtime = "/nope"'
   run start shim dd
   isnt "$status" 0
   contains "$output" "tns-shim: "

@@ -19,11 +19,11 @@ install_shim() {
   install -m 755 "$TNS_BIN/tns-shim" "$TNS_BIN/tnsctl" "$(dirname "$SHIM_PATH")"
   ln -sf tns-shim "$SHIM_PATH-runc"
   ln -sf tns-shim "$SHIM_PATH-crun"
-  set_up_shim
+  settings
 }
 
-# The settings file; a line of `runtime` takes the place of the one that says which runtime is tested.
-set_up_shim() { # set_up_shim [LINE...]
+# The settings file. It says which runtime is tested, unless the first line is of another one.
+settings() { # settings [LINE...]
   mkdir -p /etc/tns-shim
   {
     [[ ${1:-} == runtime* ]] || echo "runtime = \"$TNS_RUNTIME\""
@@ -57,12 +57,15 @@ setup() {
   STATE=$WORK/state
   ROOTFS=$WORK/rootfs
   HOST_NS=$(readlink /proc/self/ns/time)
+  PIDS=()
 }
 
 teardown() {
-  set_up_shim
+  local pid
   remove_all >/dev/null 2>&1 || true
+  for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
   clear_cgroups
+  settings
   rm -rf "$WORK"
   wait_for nothing_left
 }

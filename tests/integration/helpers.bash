@@ -140,6 +140,21 @@ stray() { # stray ID [COMMAND]; a busybox sleep, for instance, ends at restore
   )
 }
 
+# A machine that was started so many seconds earlier than this one.
+other_machine() { # other_machine SECONDS
+  local monotonic boottime child
+  { read -r _ monotonic _; read -r _ boottime _; } </proc/self/timens_offsets
+  unshare --time --monotonic $((monotonic + $1)) --boottime $((boottime + $1)) --fork --kill-child -- sleep 1000 &
+  PIDS+=($!)
+  for _ in $(seq 50); do
+    read -r child _ <"/proc/$!/task/$!/children" || true
+    THERE=/proc/${child:-self}/ns/time
+    [[ $(readlink "$THERE") == "$HOST_NS" ]] || break
+    sleep 0.1
+  done
+}
+elsewhere() { nsenter --time="$THERE" -- "$@"; }
+
 runtime_version() { "$TNS_RUNTIME" --version | head -n 1 | awk '{ print $3 }'; }
 at_least() { [[ $(printf '%s\n%s\n' "$1" "$(runtime_version)" | sort -V | head -n 1) == "$1" ]]; }
 
