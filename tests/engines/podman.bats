@@ -144,7 +144,7 @@ setup_file() {
     # Podman runs the runtime in a user namespace of the user's. With keep-id, the container has one of its own below that.
     if [[ $option == --userns=host ]] || declares; then isnt "$(ns_of "$pid")" "$HOST_NS"; else is "$(ns_of "$pid")" "$HOST_NS"; fi
     # The shim could go back from where it has tried out what is possible, and has nothing else to complain of.
-    said=$(cat "/run/user/1000/containers/vfs-containers/$(rootless inspect --format '{{.Id}}' c)/userdata/oci-log")
+    said=$(cat "/run/user/1000/containers/vfs-containers/$(rootless inspect --format '{{.Id}}' c)/userdata"/oci-log*)
     if [[ $option == --userns=host ]] || declares; then is "$said" ''; else contains "$said" "CRIU could not dump"; fi
     [[ $said != *EPERM* ]] || fail "$said"
     rootless rm --force --time 0 c

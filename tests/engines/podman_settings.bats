@@ -441,7 +441,7 @@ noted() { cat "$(dirname "$(podman inspect --format '{{.PidFile}}' "$1")")/oci-l
     pid=$(pid_of c)
     one_namespace c
     is "$(PATH=$path podman exec c readlink /proc/self/ns/time)" "$(ns_of "$pid")"
-    if (needs_criu) >/dev/null 2>&1; then
+    if [[ -z $(lack_of_criu) ]]; then
       PATH=$path podman exec c sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
       PATH=$path podman container checkpoint c
       PATH=$path podman container restore c

@@ -178,9 +178,19 @@ declares() {
   [[ $DECLARES == yes ]]
 }
 
+# Why nothing can be checkpointed, if so.
+lack_of_criu() {
+  if [[ $TNS_RUNTIME == crun ]] && ! crun --version | grep -q '+CRIU'; then
+    echo "this crun is built without CRIU"
+  else
+    criu check --feature timens >/dev/null 2>&1 || echo "no CRIU that runs here"
+  fi
+}
+
 needs_criu() {
-  if [[ $TNS_RUNTIME == crun ]] && ! crun --version | grep -q '+CRIU'; then skip "this crun is built without CRIU"; fi
-  criu check --feature timens >/dev/null 2>&1 || skip "no CRIU that runs here"
+  local lack
+  lack=$(lack_of_criu)
+  [[ -z $lack ]] || skip "$lack"
 }
 
 fail() {
