@@ -24,19 +24,6 @@ seen_by() { "$1" run --rm "${@:2}" tns readlink /proc/self/ns/time; }
 uptime_in() { podman exec "$1" cat /proc/uptime | awk '{ print int($1 * 100) }'; }
 own_uptime() { awk '{ print int($1 * 100) }' /proc/uptime; }
 
-# Which runtimes can shift clocks, asked of the runtime: exec is what failed in runc 1.2.
-shifts() {
-  declares || return 1
-  local bundle=$WORK/try-shifted works=no
-  mkdir -p "$bundle"
-  make_config "$bundle"
-  edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .linux.timeOffsets = {monotonic: {secs: 1, nanosecs: 0}, boottime: {secs: 1000, nanosecs: 0}}'
-  if "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$bundle" try-shifted </dev/null >/dev/null 2>&1 &&
-    "$TNS_RUNTIME" --root "$STATE" exec try-shifted id >/dev/null; then works=yes; fi
-  "$TNS_RUNTIME" --root "$STATE" delete --force try-shifted >/dev/null 2>&1 || true
-  [[ $works == yes ]]
-}
-
 # fails STATUS COMMAND...: $output is what it prints, $last the line of it that Podman calls the error, with all that belongs to it.
 # A shell that prints from a container that starts all the same is not waited for.
 fails() {

@@ -187,6 +187,19 @@ lack_of_criu() {
   fi
 }
 
+# Which runtimes can shift clocks, asked of the runtime: exec is what failed in runc 1.2.
+shifts() {
+  declares || return 1
+  local bundle=$WORK/try-shifted works=no
+  mkdir -p "$bundle"
+  make_config "$bundle"
+  edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .linux.timeOffsets = {monotonic: {secs: 1, nanosecs: 0}, boottime: {secs: 1000, nanosecs: 0}}'
+  if "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$bundle" try-shifted </dev/null >/dev/null 2>&1 &&
+    "$TNS_RUNTIME" --root "$STATE" exec try-shifted id >/dev/null; then works=yes; fi
+  "$TNS_RUNTIME" --root "$STATE" delete --force try-shifted >/dev/null 2>&1 || true
+  [[ $works == yes ]]
+}
+
 needs_criu() {
   local lack
   lack=$(lack_of_criu)
