@@ -44,8 +44,10 @@ make_image() { # make_image FILE
   chmod 644 "$folder/rootfs/bin/data"
   tar -C "$folder/rootfs" -cf "$folder/layer.tar" .
   sum=$(sha256sum <"$folder/layer.tar")
+  # A command of its own is what containerd's pods take it for.
   jq -n --arg architecture "$(dpkg --print-architecture)" --arg layer "sha256:${sum%% *}" \
-    '{$architecture, os: "linux", config: {}, rootfs: {type: "layers", diff_ids: [$layer]}}' >"$folder/config.json"
+    '{$architecture, os: "linux", config: {Env: ["PATH=/bin"], Cmd: ["tail", "-f", "/dev/null"]},
+      rootfs: {type: "layers", diff_ids: [$layer]}}' >"$folder/config.json"
   echo '[{"Config": "config.json", "RepoTags": ["tns:latest"], "Layers": ["layer.tar"]}]' >"$folder/manifest.json"
   tar -C "$folder" -cf "$1" manifest.json config.json layer.tar
   rm -rf "$folder"

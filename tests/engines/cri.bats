@@ -1,0 +1,324 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# containerd's Kubernetes side with the shim as a runtime handler, driven over its socket by the calls that kubelet makes.
+
+load helpers
+
+IMAGE=docker.io/library/tns:latest
+export CRI_SOCKET=/run/containerd/containerd.sock CRI_API=/tns/tools/cri.protoset
+
+cri() { /tns/engines/cri "$@"; }
+# What of a pod's configuration kubelet always says, too. The host's network, so that nothing of CNI is needed.
+NAMESPACES='{security_context: {namespace_options: {network: "NODE", pid: "CONTAINER"}}}'
+pod_config() { # pod_config NAME [ANNOTATIONS]
+  jq -nc --arg name "$1" --arg logs "$WORK/logs" --argjson annotations "${2:-"{}"}" \
+    "{metadata: {\$name, uid: \$name, namespace: \"tests\"}, log_directory: \$logs, \$annotations, linux: $NAMESPACES}"
+}
+container_config() { # container_config NAME [ANNOTATIONS [IMAGE [COMMAND]]]
+  jq -nc --arg name "$1" --arg command "${4:-$FIRST}" --argjson annotations "${2:-"{}"}" --arg image "${3:-$IMAGE}" \
+    "{metadata: {\$name}, image: {\$image}, command: [\"sh\", \"-c\", \$command], log_path: \"\(\$name).log\", \$annotations,
+      linux: $NAMESPACES}"
+}
+
+# A pod NAME, with a runtime handler of that name or what `bare` and `shim` stand for.
+run_pod() { # run_pod bare|shim|HANDLER NAME [ANNOTATIONS]
+  local handler=$1
+  [[ $handler != shim ]] || handler=tns-shim
+  pod_config "$2" "${3:-}" >"$WORK/$2.config"
+  cri RunPodSandbox "{\"runtime_handler\": \"$handler\", \"config\": $(<"$WORK/$2.config")}" >"$WORK/$2.pod" || return
+  jq -r .podSandboxId "$WORK/$2.pod" >"$WORK/$2.id"
+}
+create() { # create POD NAME [ANNOTATIONS [IMAGE [COMMAND]]]
+  cri CreateContainer "{\"pod_sandbox_id\": \"$(<"$WORK/$1.id")\", \"sandbox_config\": $(<"$WORK/$1.config"),
+    \"config\": $(container_config "${@:2}")}" >"$WORK/$2.container" || return
+  jq -r .containerId "$WORK/$2.container" >"$WORK/$2.id"
+}
+of() { echo "{\"container_id\": \"$(<"$WORK/$1.id")\"}"; }
+
+start() { # start bare|shim|HANDLER NAME [ANNOTATIONS OF ITS POD]
+  run_pod "$1" "pod-$2" "${3:-}" && create "pod-$2" "$2" && go "$2"
+}
+# To where PID 1 has its child.
+go() { cri StartContainer "$(of "$1")" >/dev/null && wait_for pgrep --parent "$(pid_of "$1")"; }
+# As containerd knows it from the runtime.
+pid_of() { cat "/run/containerd/io.containerd.runtime.v2.task/k8s.io/$(<"$WORK/$1.id")/init.pid"; }
+state_of() { cri ContainerStatus "$(of "$1")" | jq -r .status.state; }
+remove() {
+  cri StopContainer "$(of "$1")" >/dev/null
+  cri RemoveContainer "$(of "$1")" >/dev/null
+}
+# The pod was made with or without the shim: that holds for what is done in it.
+in_container() { # in_container bare|shim NAME COMMAND...
+  local answer
+  answer=$(cri ExecSync "$(of "$2" | jq -c '. + {cmd: $ARGS.positional, timeout: 30}' --args -- "${@:3}")") || return
+  jq -j '.stdout // "" | @base64d' <<<"$answer"
+  jq -j '.stderr // "" | @base64d' <<<"$answer" >&2
+  return "$(jq '.exitCode // 0' <<<"$answer")"
+}
+stream() { cri stream "$(<"$WORK/$1.id")" "${@:2}"; }
+remove_all() {
+  local id
+  for id in $(cri ListPodSandbox | jq -r '.items[]?.id'); do
+    cri StopPodSandbox "{\"pod_sandbox_id\": \"$id\"}"
+    cri RemovePodSandbox "{\"pod_sandbox_id\": \"$id\"}"
+  done
+}
+
+# Always of a container that goes on running.
+checkpoint() { # checkpoint NAME ARCHIVE
+  cri CheckpointContainer "$(of "$1" | jq -c --arg archive "$2" '.location = $archive')" >/dev/null
+}
+restore() { # restore NAME ARCHIVE, into the pod of NAME
+  create "pod-$1" "$1" '' "$2" && go "$1"
+}
+cycle() { # cycle bare|shim NAME
+  start "$1" "$2" && checkpoint "$2" "$WORK/$2.tar" && remove "$2" && restore "$2" "$WORK/$2.tar"
+}
+
+# What the tests need, in the version of the configuration that this containerd writes itself.
+configure() {
+  local version folder=/etc/containerd/conf.d
+  version=$(containerd config default | awk '$1 == "version" { print $3; exit }')
+  mkdir -p "$folder"
+  case $version in
+    2)
+      # containerd 1.x puts an import in the place of all that is here for the same plugin.
+      cat - <(grep -v '^version' "$CONTRIB/containerd/config-v2.toml") >/etc/containerd/config.toml <<END
+version = 2
+disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "$IMAGE"
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+$(handlers io.containerd.grpc.v1.cri)
+END
+      ;;
+    3)
+      cp "$CONTRIB/containerd/config-v3.toml" "$folder/50-tns-shim.toml"
+      cat >/etc/containerd/config.toml <<END
+version = 3
+imports = ["$folder/*.toml"]
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "native"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "$IMAGE"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+$(handlers io.containerd.cri.v1.runtime)
+END
+      ;;
+    *) fail "containerd's configuration is of version $version" ;;
+  esac
+}
+
+# The runtime itself, the shim under a handler that hands no annotations on, and where no time namespace can be made.
+handlers() {
+  cat <<END
+[plugins."$1".containerd.runtimes.bare]
+  runtime_type = "io.containerd.runc.v2"
+  options = { BinaryName = "$(command -v "$TNS_RUNTIME")" }
+[plugins."$1".containerd.runtimes.silent]
+  runtime_type = "io.containerd.runc.v2"
+  options = { BinaryName = "$SHIM_PATH" }
+[plugins."$1".containerd.runtimes.none]
+  runtime_type = "io.containerd.runc.v2"
+  pod_annotations = ["org.tns-shim.*"]
+  options = { BinaryName = "$SHIM_PATH-none" }
+END
+}
+
+setup_file() {
+  [[ -f $CRI_API ]] || fail "there is no $CRI_API"
+  install_shim
+  # That limit may be set in a user namespace.
+  cat >"$SHIM_PATH-none" <<END
+#!/bin/sh
+exec unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_time_namespaces && exec $SHIM_PATH "\$@"' - "\$@"
+END
+  chmod 755 "$SHIM_PATH-none"
+  export CONTAINERD_NAMESPACE=k8s.io CONTAINERD_SNAPSHOTTER=native
+  configure
+  containerd >"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
+  echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
+  wait_for cri Version
+  make_image "$BATS_FILE_TMPDIR/image.tar"
+  ctr image import --no-unpack "$BATS_FILE_TMPDIR/image.tar" >/dev/null
+  # A restore asks the image's registry for it, by digest, although it is here.
+  read -r _ type digest _ < <(ctr image list | grep "^$IMAGE ")
+  ctr image tag "$IMAGE" "localhost:5000/tns@$digest" >/dev/null
+  /tns/engines/registry 5000 "$type" "$(ctr content get "$digest" | wc -c)" >/dev/null 2>&1 3>&- 4>&- &
+  echo $! >"$BATS_FILE_TMPDIR/registry.pid"
+}
+
+teardown_file() {
+  stop_daemon "$BATS_FILE_TMPDIR/registry.pid"
+  stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"
+}
+
+@test "a pod: sandbox and container in time namespaces of their own, exec in the container's; stopped, removed" {
+  start shim c
+  whole c 2
+  pod=$(ns_of "$(pid_of pod-c)")
+  isnt "$pod" "$HOST_NS"
+  isnt "$pod" "$(ns_of "$(pid_of c)")"
+  is "$(state_of c)" CONTAINER_RUNNING
+  # A second container of the same pod
+  create pod-c d
+  go d
+  whole d 2
+  isnt "$(ns_of "$(pid_of d)")" "$(ns_of "$(pid_of c)")"
+  pids="$(pid_of c) $(pid_of d) $(pid_of pod-c)"
+  cri StopContainer "$(of c)"
+  is "$(state_of c)" CONTAINER_EXITED
+  remove_all
+  is "$(cri ListContainers; cri ListPodSandbox)" "{}"$'\n'"{}"
+  for pid in $pids; do [[ ! -d /proc/$pid ]] || fail "$pid is left"; done
+  is "$(find /run/containerd/runc/k8s.io -mindepth 1)" ''
+}
+
+@test "exec: at once and as a stream, with and without a terminal, its input, output and status" {
+  start shim c
+  ns=$(ns_of "$(pid_of c)")
+  is "$(in_container shim c readlink /proc/self/ns/time)" "$ns"
+  run in_container shim c sh -c 'echo out; echo err >&2; exit 42'
+  is "$status" 42
+  is "$output" $'out\nerr'
+  is "$(stream c readlink /proc/self/ns/time)" "$ns"
+  # shellcheck disable=SC2016  # The container's own shell has $line.
+  is "$(echo hello | stream c -i sh -c 'read line; echo "got $line"; readlink /proc/self/ns/time')" "got hello"$'\n'"$ns"
+  run stream c sh -c 'exit 43'
+  is "$status" 43
+  # shellcheck disable=SC2016
+  output=$(echo hello | stream c -i -t sh -c 'tty; readlink /proc/self/ns/time; read line; echo "got $line"; exit 44') || status=$?
+  is "$status" 44
+  contains "$output" /dev/pts/
+  contains "$output" "$ns"
+  contains "$output" 'got hello'
+}
+
+@test "logs, stats, resources, and a container that ends by itself" {
+  run_pod shim pod
+  create pod c '' '' 'echo said; exit 45'
+  cri StartContainer "$(of c)"
+  exited() { [[ $(state_of c) == CONTAINER_EXITED ]]; }
+  wait_for exited
+  is "$(cri ContainerStatus "$(of c)" | jq .status.exitCode)" 45
+  contains "$(cat "$WORK/logs/c.log")" 'stdout F said'
+  create pod d
+  go d
+  is "$(cri ContainerStats "$(of d)" | jq -r .stats.attributes.metadata.name)" d
+  cri UpdateContainerResources "$(of d | jq -c '.linux = {memory_limit_in_bytes: 100000000}')"
+  whole d 2
+}
+
+@test "annotations of the pod and of the container are settings, where the handler hands them on" {
+  start shim c '{"org.tns-shim.mode": "host"}'
+  is "$(ns_of "$(pid_of pod-c)")" "$HOST_NS"
+  is "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  is "$(exec_ns shim c)" "$HOST_NS"
+  # For one container
+  run_pod shim pod
+  create pod d '{"org.tns-shim.mode": "host"}'
+  go d
+  is "$(ns_of "$(pid_of d)")" "$HOST_NS"
+  isnt "$(ns_of "$(pid_of pod)")" "$HOST_NS"
+  # A handler that hands none on
+  start silent e '{"org.tns-shim.mode": "host"}'
+  whole e 2
+  run_pod silent wrong '{"org.tns-shim.mode": "wrong"}'
+}
+
+# What kubelet and crictl show is the message of the call's error.
+fails_with() { # fails_with SENTENCE COMMAND...
+  run "${@:2}"
+  isnt "$status" 0
+  contains "$output" "OCI runtime create failed: tns-shim: $1"
+  [[ $output != *'exit status'* ]] || fail "$output"
+}
+
+@test "what is in the way reaches the caller in the shim's own words" {
+  mode='the annotation org.tns-shim.mode in config.json: unknown variant `wrong`, expected one of `auto`, `private`, `host`, `leave`'
+  fails_with "$mode" run_pod shim pod '{"org.tns-shim.mode": "wrong"}'
+  fails_with 'the annotation org.tns-shim.mod in config.json: there is no such setting' run_pod shim pod '{"org.tns-shim.mod": "host"}'
+  run_pod shim pod
+  create pod c '{"org.tns-shim.offset.monotonic": "soon"}'
+  fails_with 'the annotation org.tns-shim.offset.monotonic in config.json: soon is no time in seconds' cri StartContainer "$(of c)"
+  is "$(cri ContainerStatus "$(of c)" | jq -r .status.reason)" StartError
+
+  set_up_shim 'runtime = "/nowhere/runc"'
+  fails_with '' run_pod shim pod2
+  contains "$output" /nowhere/runc
+  set_up_shim 'mod = "host"'
+  fails_with 'understand /etc/tns-shim/config.toml: ' run_pod shim pod2
+  contains "$output" 'unknown field `mod`'
+  set_up_shim
+
+  # A kernel that is told to make none
+  fails_with '' run_pod none pod2 '{"org.tns-shim.mode": "private"}'
+  contains "$output" 'the container cannot be given a time namespace of its own'
+  contains "$output" 'max_time_namespaces is 0'
+  start shim d '{"org.tns-shim.mode": "private"}'
+  whole d 2
+}
+
+@test "the runtime's own errors are those without the shim" {
+  start bare bare-c
+  start shim shim-c
+  start_program() { # start_program bare|shim PROGRAM
+    local config status=0
+    config=$(container_config "$1-d" | jq -c --arg program "$2" '.command = [$program]')
+    cri CreateContainer "{\"pod_sandbox_id\": \"$(<"$WORK/pod-$1-c.id")\", \"sandbox_config\": $(<"$WORK/pod-$1-c.config"),
+      \"config\": $config}" | jq -r .containerId >"$WORK/$1-d.id"
+    cri StartContainer "$(of "$1-d")" || status=$?
+    cri RemoveContainer "$(of "$1-d")" >/dev/null
+    return "$status"
+  }
+  alike 1 start_program with nope
+  alike 1 start_program with /bin/data
+  alike 1 in_container with with-c nope
+  alike 1 in_container with with-c /bin/data
+}
+
+@test "CheckpointContainer and a restore end as they do without the shim" {
+  needs_criu
+  alike - cycle with with-c
+  if ! cycle shim d >"$WORK/said" 2>&1; then
+    # Known: containerd before 2.0 has no such call.
+    contains "$(<"$WORK/said")" 'method CheckpointContainer not implemented'
+  fi
+}
+
+@test "checkpoint, remove, restore, twice, with exec'd children: all alive, in one namespace; tnsctl reads the archives" {
+  needs_checkpoints
+  start shim c
+  background shim c
+  for cycle in 1 2; do
+    checkpoint c "$WORK/$cycle.tar"
+    run tnsctl images "$WORK/$cycle.tar"
+    is "$status" 0
+    contains "$output" 'All processes agree about time.'
+    # PID 1, its own child, and one of every cycle
+    is "$(tnsctl images --json "$WORK/$cycle.tar" | jq '.processes | length')" $((cycle + 2))
+    # It was left running.
+    whole c $((cycle + 2))
+    remove c
+    restore c "$WORK/$cycle.tar"
+    whole c $((cycle + 2))
+    background shim c
+  done
+  contains "$(cri ContainerStatus "$(of c)" | jq -c .status.annotations)" '"restored":"true"'
+}
+
+@test "a tree that was mixed from outside is not checkpointed, and goes on running" {
+  needs_checkpoints
+  start shim c
+  stray c 'tail -f /dev/null'
+  run checkpoint c "$WORK/mixed.tar"
+  isnt "$status" 0
+  contains "$output" 'refused, the container keeps running'
+  contains "$output" 'tail -f /dev/null) is in the host'
+  is "$(state_of c)" CONTAINER_RUNNING
+}
