@@ -1,0 +1,349 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# What Kubernetes is given: the installer of nodes, against a real containerd, and the objects as their readers read them.
+
+load helpers
+load cri
+
+CONFIG=/etc/containerd/config.toml
+DROPIN=/etc/containerd/conf.d/50-tns-shim.toml
+
+# The node: this root, but with other configuration and other programs of its own.
+NODE=/node
+node() { chroot "$NODE" "$@"; }
+# With what the installer's image has for a shell and tools.
+installer() { NODE_ROOT=$NODE RESTART='sh /usr/local/bin/restart' FILES=$BATS_FILE_TMPDIR/files busybox sh "$CONTRIB/kubernetes/install-node.sh" "$@"; }
+
+setup_file() {
+  mkdir "$BATS_FILE_TMPDIR/files" "$NODE"
+  cp "$TNS_BIN/tns-shim" "$TNS_BIN/tnsctl" "$CONTRIB"/containerd/config-v*.toml "$BATS_FILE_TMPDIR/files"
+  cp -a /etc /run/node-etc
+  cp -a /usr/local /run/node-local
+  mkdir /run/node-etc/tns-shim
+  echo "runtime = \"$TNS_RUNTIME\"" >/run/node-etc/tns-shim/config.toml
+  # A runtime in the other root could not leave it, else; and what is done there stays there.
+  mount --make-rprivate /
+  mount --rbind / "$NODE"
+  mount --bind /run/node-etc "$NODE/etc"
+  mount --bind /run/node-local "$NODE/usr/local"
+  : >"$BATS_FILE_TMPDIR/containerd.log"
+  cat >"$NODE/usr/local/bin/restart" <<END
+echo restarted >>$BATS_FILE_TMPDIR/restarts
+read pid <$BATS_FILE_TMPDIR/containerd.pid
+kill \$pid
+while [ -d /proc/\$pid ]; do sleep 0.1; done
+sh /usr/local/bin/start
+END
+  cat >"$NODE/usr/local/bin/start" <<END
+containerd >>$BATS_FILE_TMPDIR/containerd.log 2>&1 </dev/null 3>&- 4>&- &
+echo \$! >$BATS_FILE_TMPDIR/containerd.pid
+END
+}
+
+teardown_file() {
+  umount -l "$NODE"
+  rmdir "$NODE"
+  rm -r /run/node-etc /run/node-local
+}
+
+# The installer's, for the tests of the node.
+remove_all_of_node() {
+  [[ ! -e $BATS_FILE_TMPDIR/containerd.pid ]] || { remove_all && stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
+  rm -f "$BATS_FILE_TMPDIR/containerd.pid" "$BATS_FILE_TMPDIR/restarts" "$NODE$CONFIG"
+}
+
+teardown() {
+  remove_all_of_node >/dev/null 2>&1 || true
+  find "$NODE/etc/containerd" -mindepth 1 -delete
+  rm -f "$NODE"/usr/local/bin/tns*
+  clear_cgroups
+  rm -rf "$WORK"
+  wait_for nothing_left
+}
+
+# A configuration of a user's own, with what the tests need, and what is not to get lost.
+own_config() { # own_config [EXTRA TOP-LEVEL LINE]
+  mkdir -p "$NODE/etc/containerd"
+  case $(own_version) in
+    2)
+      cat <<END
+# A remark
+version = 2
+${1:-oom_score = -1}
+[plugins]
+  [plugins."io.containerd.grpc.v1.cri"]
+    sandbox_image = "$IMAGE"   # mine
+    restrict_oom_score_adj = true
+    max_concurrent_downloads = 7
+    [plugins."io.containerd.grpc.v1.cri".containerd]
+      snapshotter = "native"
+END
+      ;;
+    3)
+      cat <<END
+# A remark
+version = 3
+${1:-oom_score = -1}
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "native"
+  max_concurrent_downloads = 7
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "$IMAGE"   # mine
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+END
+      ;;
+  esac
+}
+
+start_node() {
+  node sh /usr/local/bin/start
+  wait_for cri Version
+}
+restarts() { cat "$BATS_FILE_TMPDIR/restarts" 2>/dev/null | wc -l; }
+# What the node's containerd makes of its configuration, without the files it comes from and without the handler.
+effective() {
+  node containerd config dump 2>/dev/null |
+    awk '/^ *\[/ { ours = /runtimes\.tns-shim[].]/ } /^ *$/ || /^ *imports = / { next } !ours'
+}
+has_handler() { node containerd config dump 2>/dev/null | grep -q 'runtimes\.tns-shim\]'; }
+# Of the installer nothing is left in containerd's folder.
+is_clean() { # is_clean FILES...
+  is "$(find "$NODE/etc/containerd" -type f -printf '%P\n' | sort)" "$(printf '%s\n' "$@")"
+}
+
+@test "the installer: containerd starts with it and runs a pod; twice is once; removed, all is as before" {
+  own_config >"$NODE$CONFIG"
+  chmod 640 "$NODE$CONFIG"
+  cp -p "$NODE$CONFIG" "$WORK/before"
+  effective >"$WORK/effective"
+  start_node
+  load_image >/dev/null
+  # A pod that is there already goes on.
+  start runc old
+  old=$(pid_of old)
+  run run_pod tns-shim early
+  isnt "$status" 0
+
+  installer install
+  is "$(restarts)" 1
+  wait_for cri Version
+  has_handler
+  is "$(effective)" "$(<"$WORK/effective")"
+  is "$(stat -c %a "$NODE$CONFIG")" 640
+  is "$(stat -c %a "$NODE/usr/local/bin/tns-shim")" 755
+  is "$(pid_of old)" "$old"
+  start shim c '{"org.tns-shim.mode": "private"}'
+  whole c 2
+  start runc d
+  is "$(ns_of "$(pid_of d)")" "$HOST_NS"
+
+  # Once more, with nothing to do
+  find "$NODE/etc/containerd" "$NODE"/usr/local/bin/tns* -type f -exec ls --full-time -i {} + >"$WORK/files"
+  installer install
+  is "$(find "$NODE/etc/containerd" "$NODE"/usr/local/bin/tns* -type f -exec ls --full-time -i {} +)" "$(<"$WORK/files")"
+  is "$(restarts)" 1
+  # A newer shim: containerd need not know.
+  echo >>"$BATS_FILE_TMPDIR/files/tns-shim"
+  installer install
+  cmp "$BATS_FILE_TMPDIR/files/tns-shim" "$NODE/usr/local/bin/tns-shim"
+  is "$(restarts)" 1
+  whole c 2
+
+  # Not under the feet of a container.
+  run installer remove
+  is "$status" 1
+  contains "$output" 'containers still use it'
+  is "$(restarts)" 1
+  has_handler
+  whole c 2
+  remove_all
+  installer remove
+  is "$(restarts)" 2
+  cmp "$WORK/before" "$NODE$CONFIG"
+  is "$(stat -c %a "$NODE$CONFIG")" 640
+  is_clean config.toml
+  run find "$NODE/usr/local/bin" -name 'tns*'
+  is "$output" ''
+  wait_for cri Version
+  run run_pod tns-shim late
+  isnt "$status" 0
+  contains "$output" 'no runtime for "tns-shim" is configured'
+  # Again, with nothing to do
+  installer remove
+  is "$(restarts)" 2
+  run find "$NODE/usr/local/bin" -name 'tns*'
+  is "$output" ''
+}
+
+@test "the installer: whatever the configuration looks like, it gains the handler alone, and gets back its bytes" {
+  echo 'oom_score = -2' >"$NODE/etc/containerd/other.toml"
+  version=$(own_version)
+  runc='plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc'
+  [[ $version == 2 ]] || runc='plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc'
+  configs=(
+    "$(own_config)"$'\n'
+    "$(own_config)"
+    "version = $version"
+    "version = $version"$'\n\n\n'
+    "$(own_config 'imports = ["/etc/containerd/other.toml"]')"$'\n'
+    "$(own_config $'imports = [\n  # one\n  "other.toml",\n]')"$'\n'
+    "$(own_config 'imports=[]')"$'\n'
+    "$(own_config 'imports = ["/etc/containerd/conf.d/*.toml"]')"$'\n'
+    "$(own_config)"$'\r\n[debug]\r\n  level = "info"\r\n'
+    "$(own_config)"$'\n'"[$runc]"$'\n  runtime_type = "io.containerd.runc.v2"\n'"[$runc.options]"$'\n  SystemdCgroup = true\n'
+    # A newer containerd takes a file for an older one.
+    $'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\n  bin_dir = "/mine"\n'
+  )
+  for config in "${configs[@]}"; do
+    printf '%s' "$config" >"$NODE$CONFIG"
+    effective >"$WORK/effective"
+    isnt "$(<"$WORK/effective")" ''
+    NODE_ROOT=$NODE RESTART=true FILES=$BATS_FILE_TMPDIR/files "$CONTRIB/kubernetes/install-node.sh" install || fail "with: $config"
+    has_handler || fail "no handler with: $config"
+    is "$(effective)" "$(<"$WORK/effective")"
+    is "$(node containerd config dump 2>/dev/null | grep -c 'SystemdCgroup = true')" "$(($(grep -c 'SystemdCgroup = true' <<<"$config") * 2))"
+    cp "$NODE$CONFIG" "$WORK/once"
+    NODE_ROOT=$NODE RESTART=false FILES=$BATS_FILE_TMPDIR/files busybox sh "$CONTRIB/kubernetes/install-node.sh" install
+    cmp "$WORK/once" "$NODE$CONFIG"
+    NODE_ROOT=$NODE RESTART=true FILES=$BATS_FILE_TMPDIR/files busybox sh "$CONTRIB/kubernetes/install-node.sh" remove
+    printf '%s' "$config" | cmp - "$NODE$CONFIG" || fail "with: $config"
+    is_clean config.toml other.toml
+  done
+
+  # None at all
+  rm "$NODE$CONFIG" "$NODE/etc/containerd/other.toml"
+  NODE_ROOT=$NODE RESTART=true FILES=$BATS_FILE_TMPDIR/files "$CONTRIB/kubernetes/install-node.sh" install
+  has_handler
+  NODE_ROOT=$NODE RESTART=true FILES=$BATS_FILE_TMPDIR/files "$CONTRIB/kubernetes/install-node.sh" remove
+  is_clean
+}
+
+@test "the installer: what a user changes meanwhile stays; other folders; a link" {
+  folder=$NODE/etc/containerd
+  mkdir -p "$folder/real"
+  own_config >"$folder/real/mine.toml"
+  ln -s real/mine.toml "$NODE$CONFIG"
+  at() { NODE_ROOT=$NODE RESTART=true BIN_DIR=/opt/tns-shim/bin FILES=$BATS_FILE_TMPDIR/files "$CONTRIB/kubernetes/install-node.sh" "$1"; }
+  mkdir -p "$NODE/opt"
+  at install
+  has_handler
+  contains "$(node containerd config dump)" /opt/tns-shim/bin/tns-shim
+  [[ -L $NODE$CONFIG && -x $NODE/opt/tns-shim/bin/tns-shim ]]
+  printf '\n[debug]\n  level = "warn"\n' >>"$folder/real/mine.toml"
+  at install
+  at remove
+  is "$(<"$folder/real/mine.toml")" "$(own_config)"$'\n\n[debug]\n  level = "warn"'
+  is_clean real/mine.toml
+  rm -r "$folder/real" "$NODE/opt/tns-shim"
+}
+
+@test "the installer: a configuration that it cannot add to is left alone, and it says why" {
+  refused() { # refused SENTENCE CONFIGURATION
+    printf '%s' "$2" >"$NODE$CONFIG"
+    run installer install
+    is "$status" 1
+    contains "$output" "$1"
+    is "$(<"$NODE$CONFIG")" "$2"
+    is_clean config.toml
+    is "$(restarts)" 0
+  }
+  refused 'is of version 1; it must be 2 or 3' 'oom_score = 1'
+  refused 'containerd cannot read its configuration as it is' "version = $(own_version)"$'\n[broken'
+  version=$(own_version)
+  if [[ $version == 2 ]]; then
+    refused 'is the plugin cri disabled there?' $'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]'
+  fi
+}
+
+@test "an import of the snippet does what the snippet says about it" {
+  version=$(own_version)
+  own_config 'imports = ["/etc/containerd/conf.d/*.toml"]' >"$NODE$CONFIG"
+  effective >"$WORK/effective"
+  mkdir "$NODE/etc/containerd/conf.d"
+  cp "$CONTRIB/containerd/config-v$version.toml" "$NODE$DROPIN"
+  has_handler
+  if [[ $version == 2 ]]; then
+    # In the place of what config.toml says about the plugin, and of the runc that containerd has by itself.
+    contains "$(<"$WORK/effective")" "sandbox_image = \"$IMAGE\""
+    [[ $(effective) != *"$IMAGE"* && $(effective) != *.runtimes.runc]* ]]
+    # So is a handler in config.toml itself, but for all else.
+    rm "$NODE$DROPIN"
+    grep -v '^version' "$CONTRIB/containerd/config-v2.toml" >>"$NODE$CONFIG"
+    contains "$(effective)" "$IMAGE"
+    [[ $(effective) != *.runtimes.runc]* ]]
+    node containerd >"$WORK/log" 2>&1 3>&- 4>&- &
+    echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
+    wait_for ctr version
+    run cri Version
+    contains "$output" UNIMPLEMENTED
+    contains "$(<"$WORK/log")" 'no corresponding runtime configured'
+    stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"
+    rm "$BATS_FILE_TMPDIR/containerd.pid"
+    # With what is commented out there, all is well.
+    sed -n 's/^#\(\[plugins\|  runtime_type\)/\1/p' "$CONTRIB/containerd/config-v2.toml" >>"$NODE$CONFIG"
+    start_node
+  else
+    is "$(effective)" "$(<"$WORK/effective")"
+  fi
+}
+
+@test "the installer of a DaemonSet: installs, waits, and removes when it is told to end" {
+  own_config >"$NODE$CONFIG"
+  cp "$NODE$CONFIG" "$WORK/before"
+  start_node
+  load_image >/dev/null
+  cp "$CONTRIB/kubernetes/install-node.sh" "$CONTRIB"/containerd/config-v*.toml "$BATS_FILE_TMPDIR/files/"
+  NODE_ROOT=$NODE RESTART='sh /usr/local/bin/restart' "$BATS_FILE_TMPDIR/files/install-node.sh" run >"$WORK/said" 2>&1 3>&- 4>&- &
+  pid=$!
+  wait_for has_handler
+  wait_for pgrep --parent "$pid" sleep
+  start shim c
+  whole c 2
+  remove_all
+  kill "$pid"
+  wait "$pid"
+  pgrep --parent "$pid" && fail 'something of it is left'
+  cmp "$WORK/before" "$NODE$CONFIG"
+  [[ ! -e $NODE/usr/local/bin/tns-shim ]]
+  is "$(restarts)" 2
+}
+
+@test "the objects: what they name is there" {
+  # shellcheck disable=SC2016
+  python3 - "$CONTRIB" <<'END'
+import json
+import sys
+
+import yaml
+
+folder = sys.argv[1] + "/kubernetes/"
+
+
+def objects(name):
+    with open(folder + name) as file:
+        return list(yaml.safe_load_all(file))
+
+
+runtime_class, pod = objects("runtimeclass.yaml")
+assert (runtime_class["apiVersion"], runtime_class["kind"]) == ("node.k8s.io/v1", "RuntimeClass")
+assert pod["spec"]["runtimeClassName"] == runtime_class["metadata"]["name"]
+for snippet in ("containerd/config-v2.toml", "containerd/config-v3.toml", "crio/50-tns-shim.conf"):
+    with open(f"{sys.argv[1]}/{snippet}") as file:
+        assert f"runtimes.{runtime_class['handler']}]" in file.read(), snippet
+
+(installer,) = objects("installer.yaml")
+assert (installer["apiVersion"], installer["kind"]) == ("apps/v1", "DaemonSet")
+template = installer["spec"]["template"]
+assert template["metadata"]["labels"].items() >= installer["spec"]["selector"]["matchLabels"].items()
+(container,) = template["spec"]["containers"]
+assert container["securityContext"]["privileged"]
+mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+assert mounts.keys() == {volume["name"] for volume in template["spec"]["volumes"]}
+assert {"name": "NODE_ROOT", "value": mounts["node"]} in container["env"]
+with open(folder + "Containerfile") as file:
+    recipe = file.read()
+assert f"CMD {json.dumps(container['command'])}" in recipe
+assert " kubernetes/install-node.sh " in recipe and recipe.count(" /tns-shim/\n") == 1
+END
+}
