@@ -188,6 +188,14 @@ impl<'a> Reading<'a> {
         change
     }
 
+    /// Makes it declare a namespace that no runtime knows, so that every runtime refuses it and says `why`, which is its
+    /// name. Nothing where it is not understood.
+    pub fn refuse(&self, why: &str) -> Vec<Splice> {
+        let Some(Places { text, array, elements, .. }) = &self.places else { return Vec::new() };
+        let entry = serde_json::json!({ "type": why }).to_string();
+        vec![Splice::append(text, array, elements, &entry)]
+    }
+
     /// Takes a declared time namespace out of it, with its offsets.
     pub fn undeclare(&self) -> Vec<Splice> {
         let Some(Places { text, elements, time, offsets, .. }) = &self.places else { return Vec::new() };

@@ -4,15 +4,22 @@
 //! Where the shim cannot help, creation and exec go on as if it were not there, and the reason is in the log. It refuses
 //! only where going on would break what was asked for by name, or lose data.
 
+mod checkpoint;
+mod image;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::bundle::{Declared, View};
-use crate::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::{Abilities, Kind};
-use crate::settings::{MixedImage, MixedTree, Mode, Restore, RestoredClocks, Shift};
+use crate::settings::{Mode, Shift};
 use crate::timens::{Id, Kernel};
-use crate::tree::Task;
+
+pub use checkpoint::{TreeFacts, checkpoint};
+pub use image::{ImageFacts, image};
+
+/// How many processes an error names.
+const MOST_NAMED: usize = 10;
 
 /// What to do before becoming the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -364,183 +371,6 @@ pub fn exec(runtime: Abilities, init: impl FnOnce() -> InitFacts) -> Decision {
         }
         InitFacts::Proven { namespace, .. } => Decision::new(Action::Enter, format!("PID 1 is in {namespace}")),
     }
-}
-
-/// What is known of a container's processes at checkpoint.
-#[derive(Clone, Debug)]
-pub enum TreeFacts {
-    /// No process is proven to be its PID 1, or its processes cannot be looked at.
-    Unknown(String),
-    /// Its PID 1 and all processes below it.
-    Known {
-        /// PID 1's time namespace.
-        namespace: Id,
-        /// The shim's own.
-        own: Id,
-        /// PID 1 is in another user namespace than the shim.
-        user_namespace: bool,
-        /// The processes that CRIU would dump.
-        tasks: Vec<Task>,
-    },
-}
-
-/// checkpoint: only a tree that can be restored, and in such a way that CRIU itself would refuse another one.
-pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts, mixed: MixedTree) -> Decision {
-    if kernel == Kernel::NoTimeNamespaces {
-        return Decision::new(Action::Pass, "this kernel has no time namespaces");
-    }
-    if let TreeFacts::Known { namespace, own, tasks, .. } = &tree {
-        let mut complaints: Vec<String> = tasks.iter().filter_map(|task| complaint(task, *namespace, *own)).collect();
-        if !complaints.is_empty() {
-            // Whoever runs in the container decides how many there are.
-            let more = complaints.len().saturating_sub(MOST_NAMED);
-            if more > 0 {
-                complaints.truncate(MOST_NAMED);
-                complaints.push(format!("and {more} more, see tnsctl inspect {id}"));
-            }
-            let why =
-                format!("not every process is in the time namespace of PID 1, {namespace}: {}", complaints.join("; "));
-            if mixed == MixedTree::Warn {
-                // In the caller's namespace CRIU takes what stands in the host's.
-                return Decision::hindered(format!(
-                    "checkpoint.mixed = \"warn\": this checkpoint of {id} has to be repaired before CRIU can restore it, which \
-                     tns-shim does at restore, because {why}"
-                ));
-            }
-            return Decision::new(
-                Action::Refuse,
-                format!(
-                    "checkpoint of {id} refused, the container keeps running: CRIU could not restore what it would write, because \
-                     {why}. Stop these processes, start the ones that are needed again with exec through tns-shim, and repeat the \
-                     checkpoint"
-                ),
-            );
-        }
-    }
-    if let Some(obstacle) = kernel.obstacle() {
-        return Decision::hindered(format!(
-            "CRIU runs in the caller's time namespace and would not notice a mixed tree: {obstacle}"
-        ));
-    }
-    if let TreeFacts::Known { namespace, own, user_namespace: true, .. } = tree
-        && namespace == own
-    {
-        // From outside, CRIU would have to dump a time namespace that does not belong to the container's user namespace.
-        return Decision::new(
-            Action::Pass,
-            "a container with a user namespace, on the host's time: CRIU has to be there, too",
-        );
-    }
-    let checked = match tree {
-        TreeFacts::Unknown(why) => format!("the processes could not be checked ({why}), CRIU will"),
-        TreeFacts::Known { tasks, .. } => format!("{} processes agree", tasks.len()),
-    };
-    Decision::new(Action::StandOutside, checked)
-}
-
-/// How many processes an error names.
-const MOST_NAMED: usize = 10;
-
-fn complaint(task: &Task, namespace: Id, own: Id) -> Option<String> {
-    let who = format!("PID {} ({})", task.pid, task.command);
-    if task.namespace == namespace {
-        return (task.children != namespace).then(|| {
-            format!(
-                "{who} has made the time namespace {} for its children, and CRIU cannot dump a nested one",
-                task.children
-            )
-        });
-    }
-    if task.namespace == own {
-        Some(format!(
-            "{who} is in the host's time namespace, {own}: it was put in from outside, or by an exec without tns-shim"
-        ))
-    } else {
-        Some(format!("{who} is in a time namespace of its own, {}, and CRIU cannot dump a nested one", task.namespace))
-    }
-}
-
-/// What is known of a checkpoint image at restore.
-#[derive(Clone, Debug)]
-pub enum ImageFacts {
-    /// There is no inventory.img where the runtime will look: it will say so better.
-    Missing,
-    /// It is damaged, or of a kind that the shim does not know; the text says which file.
-    NotUnderstood(String),
-    /// So many processes, of which these are in another time namespace than the first one.
-    Understood {
-        /// All of them.
-        tasks: usize,
-        /// The PIDs of the strays, in the container's pid namespace.
-        strays: Vec<u32>,
-        /// By how much the container's clocks would jump if it were restored on the time of here; none if the image has no
-        /// clocks, and CRIU makes no time namespace.
-        jump: Option<Clocks>,
-    },
-}
-
-/// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge, unless something is
-/// asked for that takes understanding.
-pub fn image(facts: ImageFacts, wanted: Restore) -> Decision {
-    let on_host_time = wanted.clocks != RestoredClocks::Continue;
-    match facts {
-        ImageFacts::Missing => Decision::new(Action::Pass, "there is no checkpoint image to look at"),
-        ImageFacts::NotUnderstood(why) if on_host_time => Decision::new(
-            Action::Refuse,
-            format!("restore.clocks asks for the host's, and the checkpoint image is not understood: {why}"),
-        ),
-        ImageFacts::NotUnderstood(why) => Decision::hindered(format!("the checkpoint image is left alone: {why}")),
-        ImageFacts::Understood { tasks, strays, .. } if !strays.is_empty() && wanted.mixed == MixedImage::Refuse => {
-            let named: Vec<String> = strays.iter().take(MOST_NAMED).map(u32::to_string).collect();
-            let more = if strays.len() > MOST_NAMED { " and others" } else { "" };
-            Decision::new(
-                Action::Refuse,
-                format!(
-                    "restore.mixed = \"refuse\", and {} of {tasks} processes in the checkpoint image are in another time \
-                     namespace than the first (PID {}{more}): CRIU could not restore it. `tnsctl repair` makes it restorable",
-                    strays.len(),
-                    named.join(", ")
-                ),
-            )
-        }
-        ImageFacts::Understood { jump: Some(jump), .. } if on_host_time => on_host_clocks(jump, wanted.clocks),
-        ImageFacts::Understood { tasks, strays, .. } if strays.is_empty() => {
-            Decision::new(Action::Pass, format!("{tasks} processes in the checkpoint image agree"))
-        }
-        ImageFacts::Understood { tasks, strays, .. } => Decision::new(
-            Action::RepairImage,
-            format!(
-                "{} of {tasks} processes in the checkpoint image are in another time namespace than the first",
-                strays.len()
-            ),
-        ),
-    }
-}
-
-fn on_host_clocks(jump: Clocks, wanted: RestoredClocks) -> Decision {
-    let zero = Nanoseconds(0);
-    if jump.monotonic_ns >= zero && jump.boottime_ns >= zero {
-        return Decision::new(
-            Action::HoldOnHostTime,
-            format!("restore.clocks asks for the host's, which jump by {jump:+}"),
-        );
-    }
-    if wanted == RestoredClocks::HostForce {
-        return Decision {
-            hindered: true,
-            ..Decision::new(
-                Action::HoldOnHostTime,
-                format!("restore.clocks = \"host-force\": the container's clocks jump by {jump:+}"),
-            )
-        };
-    }
-    Decision::new(
-        Action::Refuse,
-        format!(
-            "restore.clocks = \"host\", and on this host the container's clocks would go back: they would jump by {jump:+}. \
-             `continue` lets them go on from the checkpoint, `host-force` restores all the same"
-        ),
-    )
 }
 
 /// features: what engines read about the runtime.

@@ -4,6 +4,10 @@
 //! In JSON it is an interface: one object a line with level, msg and time, and engines show the message of the last line
 //! of level error. As runc does, errors go to standard error, too, and everything goes there where there is no file;
 //! except that warnings and notes are then kept back, because engines parse the combined output of a successful call.
+//!
+//! Podman takes the whole file for one object. A warning before the runtime's error would make it fall back on what conmon has
+//! heard of the runtime, which can be nothing (crun, with a terminal). So there all but errors go to a file beside, in the
+//! folder that Podman removes with the container.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -22,15 +26,19 @@ static LOG: OnceLock<OciLog> = OnceLock::new();
 
 struct OciLog {
     file: Option<PathBuf>,
+    /// Where all but errors go, if not to the same file.
+    beside: Option<PathBuf>,
     json: bool,
 }
 
+/// What Podman calls its log, and the one beside it.
+const OF_PODMAN: &str = "oci-log";
+const BESIDE_PODMAN_S: &str = "oci-log.tns-shim";
+
 /// From now on the `log` macros write where this call of the runtime would.
 pub fn start(globals: &Globals<'_>) {
-    let log = LOG.get_or_init(|| OciLog {
-        file: globals.log.and_then(file),
-        json: globals.log_format == Some(OsStr::new("json")),
-    });
+    let log =
+        LOG.get_or_init(|| OciLog::to(globals.log.and_then(file), globals.log_format == Some(OsStr::new("json"))));
     // Fails only if there is a logger already, which then serves.
     if log::set_logger(log).is_ok() {
         log::set_max_level(if globals.debug { LevelFilter::Debug } else { LevelFilter::Info });
@@ -47,6 +55,12 @@ fn file(log: &OsStr) -> Option<PathBuf> {
 }
 
 impl OciLog {
+    fn to(file: Option<PathBuf>, json: bool) -> Self {
+        let podman_s = file.as_ref().filter(|file| json && file.file_name() == Some(OsStr::new(OF_PODMAN)));
+        let beside = podman_s.map(|file| file.with_file_name(BESIDE_PODMAN_S));
+        Self { file, beside, json }
+    }
+
     fn line(&self, level: Level, message: &str) -> String {
         let level = match level {
             Level::Error => "error",
@@ -85,6 +99,7 @@ impl Log for OciLog {
         let to_stderr = |text: &str| drop(io::stderr().write_all(text.as_bytes()));
         match (&self.file, record.level()) {
             (Some(path), level) => {
+                let path = self.beside.as_ref().filter(|_| level > Level::Error).unwrap_or(path);
                 let written = Self::append(path, &line).is_ok();
                 if level == Level::Error {
                     to_stderr(&format!("tns-shim: {message}\n"));
@@ -111,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_json_line_is_the_interface_that_engines_parse() {
-        let line = OciLog { file: None, json: true }.line(Level::Error, "a \"b\"\n\tc");
+        let line = OciLog::to(None, true).line(Level::Error, "a \"b\"\n\tc");
         assert_eq!(line.matches('\n').count(), 1, "one line");
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(entry["level"], "error");
@@ -122,8 +137,16 @@ mod tests {
 
     #[test]
     fn a_text_line_is_as_logrus_writes_it() {
-        let line = OciLog { file: None, json: false }.line(Level::Warn, "x");
+        let line = OciLog::to(None, false).line(Level::Warn, "x");
         assert!(line.starts_with("time=\"2") && line.ends_with("Z\" level=warning msg=\"tns-shim: x\"\n"), "{line}");
+    }
+
+    #[test]
+    fn only_podman_s_log_has_another_one_beside() {
+        let beside = |file: &str, json| OciLog::to(Some(file.into()), json).beside;
+        assert_eq!(beside("/c/oci-log", true), Some("/c/oci-log.tns-shim".into()));
+        assert_eq!(beside("/c/oci-log", false), None);
+        assert_eq!(beside("/c/log.json", true), None);
     }
 
     #[test]

@@ -265,7 +265,7 @@ impl Wanted {
 }
 
 impl Settings {
-    /// Reads the file; there need not be one.
+    /// Reads the file; there need not be one. One in a folder that is closed to this user is not this user's.
     ///
     /// # Errors
     /// It cannot be read, or holds an unknown key or a bad value; the message names the line.
@@ -274,6 +274,10 @@ impl Settings {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            // As where a service is started with another user's HOME.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && fs::symlink_metadata(&path).is_err() => {
+                return Ok(Self::default());
+            }
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         toml::from_str(&text).with_context(|| format!("understand {}", path.display()))

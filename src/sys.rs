@@ -7,6 +7,11 @@ use std::ffi::{CStr, c_char, c_int};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
 /// Makes `$run` (`fn(&[&CStr]) -> u8`: the whole argv in, the exit code out) the C `main` of a binary.
 ///
 /// Rust's own start ignores SIGPIPE and opens /dev/null on closed standard descriptors, which the runtime would
@@ -95,29 +100,25 @@ pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What `question` answers in a child process, a copy of this one that ends with the answer (0 to 255); `None` if it could
-/// not be started, or was not to be waited for. This process must have one thread.
-pub fn answer_of_child(question: impl FnOnce() -> c_int) -> Option<c_int> {
-    without_sigchld(|| {
-        // SAFETY: the only thread of this process is copied with it, so no lock can be left behind by another one.
-        match unsafe { libc::fork() } {
-            -1 => None,
-            0 => {
-                let answer = question();
-                // SAFETY: ends the child at once; nothing of the parent's is flushed or run twice.
-                unsafe { libc::_exit(answer) }
-            }
-            child => loop {
-                let mut status = 0;
-                // SAFETY: `status` is a valid local.
-                if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
-                    break libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
-                }
-                // Where the caller ignores SIGCHLD, the kernel keeps no answer.
-                if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                    break None;
-                }
-            },
+/// Whether the kernel makes such namespaces for this process, tried by a child, which has ended when this returns.
+///
+/// # Errors
+/// What `unshare` says; ECHILD if the child could not be asked.
+pub fn try_unshare(flags: CloneFlags) -> Result<(), Errno> {
+    // SAFETY: the child makes two system calls, and neither allocates nor returns.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let error = unshare(flags).err().map_or(0, |errno| errno as c_int);
+            // SAFETY: ends this process, and runs nothing of its parent's.
+            unsafe { libc::_exit(error) }
         }
-    })
+        ForkResult::Parent { child } => loop {
+            match waitpid(child, None) {
+                Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+                Ok(WaitStatus::Exited(_, error)) => return Err(Errno::from_raw(error)),
+                Err(Errno::EINTR) => {}
+                _ => return Err(Errno::ECHILD),
+            }
+        },
+    }
 }

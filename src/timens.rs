@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::sys;
@@ -142,24 +143,23 @@ impl Kernel {
     /// caller may not, the runtime may, in a user namespace of its own.
     pub fn try_out() -> Self {
         let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
-        let make = || unshare(CLONE_NEWTIME).map_or_else(|error| error as i32, |()| 0);
-        // Only who may enter it can come back to the present one. A user's own runtime may not: the machine's namespace
-        // belongs to a user namespace above.
-        let errno = if enter(&own).is_ok() {
-            let errno = make();
-            if let Err(error) = enter(&own) {
-                log::warn!("{error:#}");
-            }
-            errno
+        let made = if enter(&own).is_ok() {
+            unshare(CLONE_NEWTIME).inspect(|()| {
+                if let Err(error) = enter(&own) {
+                    log::warn!("{error:#}");
+                }
+            })
+        } else if may_make() {
+            // There is no way back: the own one belongs to a user namespace above, as under a Podman that is not root's.
+            sys::without_sigchld(|| sys::try_unshare(CLONE_NEWTIME))
         } else {
-            // Where that child or its answer is lost, nothing is known.
-            sys::answer_of_child(make).unwrap_or(libc::EPERM)
+            return Self::look();
         };
-        match errno {
-            0 => Self::Able,
-            libc::ENOSPC if Self::look() == Self::Able => Self::AtLimit,
-            libc::EINVAL => Self::NoTimeNamespaces,
-            _ => Self::look(),
+        match made {
+            Ok(()) => Self::Able,
+            Err(Errno::ENOSPC) if Self::look() == Self::Able => Self::AtLimit,
+            Err(Errno::EINVAL) => Self::NoTimeNamespaces,
+            Err(_) => Self::look(),
         }
     }
 

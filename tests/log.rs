@@ -86,6 +86,31 @@ fn each_decision_is_logged_with_its_reason_when_asked_and_nothing_otherwise() {
 }
 
 #[test]
+fn podman_s_log_holds_errors_alone_and_the_rest_is_beside() {
+    let Some(world) = World::with_time_namespaces(RUNC_1_1) else { return };
+    let log = world.path("oci-log");
+    let call = |args: &[&str]| {
+        let mut all = vec!["--log-format=json", "--log", log.to_str().unwrap()];
+        all.extend(args);
+        world.shim(all).go()
+    };
+    // A warning: this runtime cannot shift clocks.
+    fs::write(world.path("etc/tns-shim/config.toml"), "uptime = \"zero\"\n").unwrap();
+    world.write_config(CONFIG);
+    call(&["create", "c1"]).assert_quiet_success();
+    assert!(!log.exists());
+    let beside = fs::read_to_string(world.path("oci-log.tns-shim")).unwrap();
+    let entry: Value = serde_json::from_str(&beside).unwrap();
+    assert_eq!(entry["level"], "warning");
+    // An error, which is then alone in its file.
+    fs::write(world.path("etc/tns-shim/config.toml"), "mode = \"none\"\n").unwrap();
+    call(&["create", "c1"]).assert_refused();
+    let entry: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(entry["level"], "error");
+    assert_eq!(fs::read_to_string(world.path("oci-log.tns-shim")).unwrap(), beside);
+}
+
+#[test]
 fn text_is_the_format_unless_json_is_asked_for() {
     let Some(world) = World::new(RUNC_1_3) else { return };
     world.write_config(DECLARED);

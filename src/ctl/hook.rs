@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tnsctl hook precreate`: the shim's decision about a new container, for engines that pass its config.json through a hook.
 
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -9,8 +12,9 @@ use anyhow::{Context, Result, bail};
 use super::Verdict;
 use crate::bundle::Reading;
 use crate::decision::{self, Action, ConfigFacts};
-use crate::json;
-use crate::runtime::abilities;
+use crate::json::{self, Splice};
+use crate::runtime::abilities::{self, Abilities, Kind};
+use crate::runtime::locate;
 use crate::settings::{Settings, Wanted};
 use crate::timens::Kernel;
 
@@ -19,22 +23,17 @@ pub(super) fn precreate(runtime: Option<&Path>) -> Result<Verdict> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text).context("read config.json from standard input")?;
     let reading = Reading::of(&text);
-    let Wanted { mode, shift, .. } = Wanted::of(&Settings::read()?, reading.annotations()?);
-    let runtime = abilities::of(&super::runtime(runtime)?)?;
-    let kernel = Kernel::try_out();
-    let facts = ConfigFacts { kernel, runtime, view: reading.view, writable: true, mode, shift };
-    let decision = decision::create_by_hook(facts);
-    let mut change = match decision.action {
-        Action::Declare { shifted: true } => reading.declare(Some(shift.offsets()?)),
-        Action::Declare { .. } => reading.declare(None),
-        Action::Undeclare => reading.undeclare(),
-        Action::Refuse => bail!(decision.reason),
-        _ => Vec::new(),
+    let mut change = match change(&reading, runtime) {
+        Ok(change) => change,
+        Err(error) => {
+            let refusal =
+                if errors_are_thrown_away() { reading.refuse(&format!("tns-shim: {error:#}")) } else { Vec::new() };
+            if refusal.is_empty() {
+                return Err(error);
+            }
+            refusal
+        }
     };
-    if decision.hindered {
-        // Where the engine shows it; there is no log to write to.
-        let _ = writeln!(io::stderr(), "tnsctl: {}, though {}", decision.action, decision.reason);
-    }
     let mut stdout = io::stdout();
     json::pieces(&text, &mut change)
         .iter()
@@ -42,4 +41,56 @@ pub(super) fn precreate(runtime: Option<&Path>) -> Result<Verdict> {
         .and_then(|()| stdout.flush())
         .context("write config.json to standard output")?;
     Ok(Verdict::Good)
+}
+
+/// What is to be changed in config.json. An error if the container must not start.
+fn change(reading: &Reading<'_>, runtime: Option<&Path>) -> Result<Vec<Splice>> {
+    let Wanted { mode, shift, .. } = Wanted::of(&Settings::read()?, reading.annotations()?);
+    let facts = ConfigFacts {
+        kernel: Kernel::try_out(),
+        runtime: abilities_of(runtime)?,
+        view: reading.view,
+        writable: true,
+        mode,
+        shift,
+    };
+    let decision = decision::create_by_hook(facts);
+    let change = match decision.action {
+        Action::Declare { shifted: true } => reading.declare(Some(shift.offsets()?)),
+        Action::Declare { .. } => reading.declare(None),
+        Action::Undeclare => reading.undeclare(),
+        Action::Refuse if runtime.is_none() => {
+            bail!("{} (tnsctl hook precreate --runtime names the one that containers are given to)", decision.reason)
+        }
+        Action::Refuse => bail!(decision.reason),
+        _ => Vec::new(),
+    };
+    if decision.hindered {
+        // For whoever runs it by hand, and engines that show it. There is no log to write to.
+        let _ = writeln!(io::stderr(), "tnsctl: {}, though {}", decision.action, decision.reason);
+    }
+    Ok(change)
+}
+
+/// Of the runtime that is named; else the least of what any has that the container could be given to, because the engine does
+/// not tell, and one that cannot make what is declared would not start it.
+fn abilities_of(named: Option<&Path>) -> Result<Abilities> {
+    let mut candidates = vec![super::runtime(named)?];
+    if named.is_none() {
+        candidates.extend(locate::installed()?);
+    }
+    let all: Vec<Abilities> = candidates.iter().map(abilities::of).collect::<Result<_>>()?;
+    // crun cannot make one beside a pid namespace that it joins.
+    let able = |one: &Abilities| (one.declares(), one.shifts(), one.kind != Kind::Crun);
+    all.into_iter().min_by_key(able).context("there is no runtime")
+}
+
+/// Podman gives hooks /dev/null for their standard error, and of one that fails says nothing but the exit status.
+fn errors_are_thrown_away() -> bool {
+    let same = || -> io::Result<bool> {
+        let own = File::from(io::stderr().as_fd().try_clone_to_owned()?).metadata()?;
+        let null = fs::metadata("/dev/null")?;
+        Ok(own.file_type().is_char_device() && own.rdev() == null.rdev())
+    };
+    same().unwrap_or(false)
 }

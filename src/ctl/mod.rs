@@ -106,7 +106,7 @@ enum Hook {
     /// Podman calls it at stage precreate. It sees neither exec nor checkpoint nor restore, and declares only what the runtime
     /// makes by itself.
     Precreate {
-        /// The runtime that the container will be given to [default: the one that the shim would wrap]
+        /// The runtime that the container will be given to; without it, only what every installed one can is declared
         #[arg(long)]
         runtime: Option<PathBuf>,
     },

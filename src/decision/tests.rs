@@ -2,8 +2,11 @@
 //! One row for each thing that a runtime was seen to do, see README, "What each runtime does by itself".
 
 use super::*;
+use crate::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::Version;
+use crate::settings::{MixedImage, MixedTree, Restore, RestoredClocks};
 use crate::timens::Offsets;
+use crate::tree::Task;
 
 const RUNC_1_1: Abilities = runtime(Kind::Runc, 1, 1, 15, false);
 const RUNC_1_2: Abilities = runtime(Kind::Runc, 1, 2, 5, true);

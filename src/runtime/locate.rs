@@ -2,6 +2,7 @@
 //! Which runtime to wrap: by the name the shim was called under, else by the settings, else the first one installed.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -29,8 +30,17 @@ pub fn runtime(argv0: &OsStr) -> Result<Binary> {
     }
     match Settings::read()?.runtime {
         Some(path) if path.is_absolute() => {
-            let binary = Binary::at(path.clone())
-                .with_context(|| format!("look at {}, the runtime in the settings", path.display()))?;
+            let binary = match Binary::at(path.clone()) {
+                Ok(binary) => binary,
+                // Not in the words of the error, by which Podman would take it for a command that the container lacks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    bail!("the runtime in the settings, {}, is not there", path.display())
+                }
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("look at {}, the runtime in the settings", path.display()));
+                }
+            };
             if same_program(&own, &binary) {
                 bail!("the runtime in the settings, {}, is tns-shim itself", path.display());
             }
@@ -41,6 +51,15 @@ pub fn runtime(argv0: &OsStr) -> Result<Binary> {
             format!("there is neither runc nor crun in PATH ({}): install one of them", search_path().display())
         }),
     }
+}
+
+/// All of runc and crun that are in PATH.
+///
+/// # Errors
+/// The own binary cannot be looked at.
+pub fn installed() -> Result<Vec<Binary>> {
+    let own = Binary::at("/proc/self/exe".into()).context("look at the own binary")?;
+    Ok(KNOWN.iter().filter_map(|name| find(&own, OsStr::new(name)).ok()).collect())
 }
 
 /// The first runtime of that name in PATH that is not the shim.

@@ -17,6 +17,7 @@ in_container() { ctr task exec --exec-id "exec-$RANDOM-$RANDOM" "${@:2}"; }
 remove_all() {
   local id
   for id in $(ctr container list --quiet); do remove "$id"; done
+  end_shims
   # Of containers that could not be restored.
   ctr snapshot list | awk '$3 == "Active" { print $1 }' | xargs --no-run-if-empty --max-args 1 ctr snapshot remove
   ctr image list --quiet | grep '^checkpoint/' | xargs --no-run-if-empty ctr image remove --sync
@@ -83,7 +84,8 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
   said=$(script --quiet --return --command "ctr task exec --tty --exec-id tty c sh -c 'tty; readlink /proc/self/ns/time'" /dev/null)
   contains "$said" /dev/pts/
   contains "$said" "$(ns_of "$pid")"
-  is "$(echo hello | in_container shim c cat)" hello
+  # Held open for a moment: where it ends at once, containerd 1.6 was seen to lose what was in it, once in hundreds of times.
+  is "$({ echo hello; sleep 0.3; } | in_container shim c cat)" hello
   ctr task exec --detach --exec-id detached c sh -c 'readlink /proc/self/ns/time >/tmp/detached'
   wait_for in_container shim c ls /tmp/detached
   is "$(in_container shim c cat /tmp/detached)" "$(ns_of "$pid")"
@@ -202,28 +204,32 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
   }
   said start shim a --annotation org.tns-shim.mode=nonsense
   contains "$output" "the annotation org.tns-shim.mode in config.json: unknown variant"
-  set_up_shim 'mode = "none"'
+  settings 'mode = "none"'
   said start shim b
   contains "$output" "understand /etc/tns-shim/config.toml"
   contains "$output" "line 2"
-  set_up_shim 'runtime = "/nope"'
+  settings 'runtime = "/nope"'
   said start shim d
-  contains "$output" "look at /nope, the runtime in the settings"
-  set_up_shim
+  contains "$output" "the runtime in the settings"
+  settings
 }
 
 @test "a specification that declares a time namespace starts, and one that cannot be kept is refused in the shim's words" {
   make_rootfs "$ROOTFS"
   mkdir "$WORK/bundle"
   make_config "$WORK/bundle"
-  specified() { ctr run --detach --null-io --runc-binary "$(binary shim)" --config "$WORK/bundle/config.json" "$1"; }
+  specified() { ctr run --detach --null-io --runc-binary "$(binary "${2:-shim}")" --config "$WORK/bundle/config.json" "$1"; }
   edit_config "$WORK/bundle" '.linux.namespaces += [{type: "time"}]'
   specified c
   whole c 2
-  edit_config "$WORK/bundle" '.linux.namespaces[-1].path = "/proc/self/ns/time"'
-  if declares; then
+  edit_config "$WORK/bundle" ".linux.namespaces[-1].path = \"/proc/$(pid_of c)/ns/time\""
+  if specified b bare; then
     specified d
-    is "$(ns_of "$(pid_of d)")" "$HOST_NS"
+    is "$(ns_of "$(pid_of d)")" "$(ns_of "$(pid_of c)")"
+  elif declares; then
+    # crun breaks at it, without the shim as well.
+    run specified d
+    isnt "$status" 0
   else
     run specified d
     isnt "$status" 0

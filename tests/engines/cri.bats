@@ -183,13 +183,13 @@ fails_with() { # fails_with SENTENCE COMMAND...
   fails_with 'the annotation org.tns-shim.offset.monotonic in config.json: soon is no time in seconds' cri StartContainer "$(of c)"
   is "$(cri ContainerStatus "$(of c)" | jq -r .status.reason)" StartError
 
-  set_up_shim 'runtime = "/nowhere/runc"'
+  settings 'runtime = "/nowhere/runc"'
   fails_with '' run_pod shim pod2
   contains "$output" /nowhere/runc
-  set_up_shim 'mod = "host"'
+  settings 'mod = "host"'
   fails_with 'understand /etc/tns-shim/config.toml: ' run_pod shim pod2
   contains "$output" 'unknown field `mod`'
-  set_up_shim
+  settings
 
   # A kernel that is told to make none
   fails_with '' run_pod none pod2 '{"org.tns-shim.mode": "private"}'

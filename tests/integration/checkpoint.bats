@@ -78,6 +78,8 @@ uptime_of() { shim exec "$1" cat /proc/uptime | awk '{ print int($1 * 100) }'; }
   pid=$(pid_of c)
   # In the container's own time namespace first, then in one below it.
   nsenter --target "$pid" --pid --time -- unshare --time sh -c 'sleep 1000 </dev/null >/dev/null 2>&1 &'
+  # The shell's child is called as the shell until it has become what it is to be.
+  for _ in $(seq 50); do pgrep --exact --full 'sleep 1000' && break; sleep 0.1; done
   run shim checkpoint --image-path "$WORK/image" --work-path "$WORK/work" c
   is "$status" 1
   contains "$output" "(sleep 1000) is in a time namespace of its own"

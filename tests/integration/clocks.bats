@@ -17,20 +17,6 @@ on_host_time() { # on_host_time ID COUNT: all of its processes
   is "$(namespaces_below "$(pid_of "$1")" | sort | uniq -c | awk '{ print $1, $2 }')" "$2 $HOST_NS"
 }
 
-# A machine that was started so many seconds earlier than this one.
-other_machine() { # other_machine SECONDS
-  local monotonic boottime child
-  { read -r _ monotonic _; read -r _ boottime _; } </proc/self/timens_offsets
-  unshare --time --monotonic $((monotonic + $1)) --boottime $((boottime + $1)) --fork --kill-child -- sleep 1000 &
-  PIDS+=($!)
-  for _ in $(seq 50); do
-    read -r child _ <"/proc/$!/task/$!/children" || true
-    THERE=/proc/${child:-self}/ns/time
-    [[ $(readlink "$THERE") == "$HOST_NS" ]] || break
-    sleep 0.1
-  done
-}
-elsewhere() { nsenter --time="$THERE" -- "$@"; }
 restored_elsewhere() { # restored_elsewhere ID: it is on the time of there, and then gone
   is "$(ns_of "$(cat "$WORK/pid")")" "$(readlink "$THERE")"
   elsewhere "$TNS_RUNTIME" --root "$STATE" delete --force "$1"

@@ -140,6 +140,21 @@ stray() { # stray ID [COMMAND]; a busybox sleep, for instance, ends at restore
   )
 }
 
+# A machine that was started so many seconds earlier than this one.
+other_machine() { # other_machine SECONDS
+  local monotonic boottime child
+  { read -r _ monotonic _; read -r _ boottime _; } </proc/self/timens_offsets
+  unshare --time --monotonic $((monotonic + $1)) --boottime $((boottime + $1)) --fork --kill-child -- sleep 1000 &
+  PIDS+=($!)
+  for _ in $(seq 50); do
+    read -r child _ <"/proc/$!/task/$!/children" || true
+    THERE=/proc/${child:-self}/ns/time
+    [[ $(readlink "$THERE") == "$HOST_NS" ]] || break
+    sleep 0.1
+  done
+}
+elsewhere() { nsenter --time="$THERE" -- "$@"; }
+
 runtime_version() { "$TNS_RUNTIME" --version | head -n 1 | awk '{ print $3 }'; }
 at_least() { [[ $(printf '%s\n%s\n' "$1" "$(runtime_version)" | sort -V | head -n 1) == "$1" ]]; }
 
@@ -163,9 +178,32 @@ declares() {
   [[ $DECLARES == yes ]]
 }
 
+# Why nothing can be checkpointed, if so.
+lack_of_criu() {
+  if [[ $TNS_RUNTIME == crun ]] && ! crun --version | grep -q '+CRIU'; then
+    echo "this crun is built without CRIU"
+  else
+    criu check --feature timens >/dev/null 2>&1 || echo "no CRIU that runs here"
+  fi
+}
+
+# Which runtimes can shift clocks, asked of the runtime: exec is what failed in runc 1.2.
+shifts() {
+  declares || return 1
+  local bundle=$WORK/try-shifted works=no
+  mkdir -p "$bundle"
+  make_config "$bundle"
+  edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .linux.timeOffsets = {monotonic: {secs: 1, nanosecs: 0}, boottime: {secs: 1000, nanosecs: 0}}'
+  if "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$bundle" try-shifted </dev/null >/dev/null 2>&1 &&
+    "$TNS_RUNTIME" --root "$STATE" exec try-shifted id >/dev/null; then works=yes; fi
+  "$TNS_RUNTIME" --root "$STATE" delete --force try-shifted >/dev/null 2>&1 || true
+  [[ $works == yes ]]
+}
+
 needs_criu() {
-  if [[ $TNS_RUNTIME == crun ]] && ! crun --version | grep -q '+CRIU'; then skip "this crun is built without CRIU"; fi
-  criu check --feature timens >/dev/null 2>&1 || skip "no CRIU that runs here"
+  local lack
+  lack=$(lack_of_criu)
+  [[ -z $lack ]] || skip "$lack"
 }
 
 fail() {

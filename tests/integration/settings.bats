@@ -14,19 +14,6 @@ declared() { jq '[.linux.namespaces[] | select(.type == "time")] | length' "$BUN
 # Hundredths of a second since the container's clocks began.
 uptime_in() { shim exec "$1" cat /proc/uptime | awk '{ print int($1 * 100) }'; }
 
-# Which runtimes can shift clocks, asked of the runtime: exec is what failed in runc 1.2.
-shifts() {
-  declares || return 1
-  local bundle=$WORK/try-shifted
-  mkdir -p "$bundle"
-  make_config "$bundle"
-  edit_config "$bundle" '.linux.namespaces += [{type: "time"}] | .linux.timeOffsets = {monotonic: {secs: 1, nanosecs: 0}, boottime: {secs: 1000, nanosecs: 0}}'
-  local works=no
-  if bare run --detach --bundle "$bundle" try-shifted </dev/null >/dev/null 2>&1 && bare exec try-shifted id >/dev/null; then works=yes; fi
-  bare delete --force try-shifted >/dev/null 2>&1 || true
-  [[ $works == yes ]]
-}
-
 # run_failing ID: what it prints; nothing of it stays. Not by a pipe, which a container that starts all the same would hold.
 run_failing() {
   local status=0
