@@ -4,7 +4,7 @@
 
 load helpers
 
-IMAGE=docker.io/library/tns:latest
+IMAGE=tns.test/tns:latest
 
 binary() { if [[ $1 == bare ]]; then command -v "$TNS_RUNTIME"; else echo "$SHIM_PATH"; fi; }
 bare() { ctr run --null-io --cpu-shares 0 --runc-binary "$(binary bare)" "$@"; }
@@ -56,7 +56,7 @@ setup_file() {
   containerd >"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
   echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
   wait_for ctr version
-  make_image "$BATS_FILE_TMPDIR/image.tar"
+  make_image "$BATS_FILE_TMPDIR/image.tar" "$IMAGE"
   ctr image import --no-unpack "$BATS_FILE_TMPDIR/image.tar" >/dev/null
 }
 

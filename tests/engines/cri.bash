@@ -2,7 +2,7 @@
 # Pods and their containers, by the calls that kubelet makes to containerd.
 # shellcheck disable=SC2034,SC2153  # The test files read what is set here; WORK is of ../integration/helpers.
 
-IMAGE=docker.io/library/tns:latest
+IMAGE=tns.test/tns:latest
 export CRI_SOCKET=/run/containerd/containerd.sock CRI_API=$TNS_TOOLS/cri.protoset
 export CONTAINERD_NAMESPACE=k8s.io CONTAINERD_SNAPSHOTTER=native
 
@@ -66,7 +66,7 @@ remove_all() {
 # As an image that containerd has by itself: a restore asks its registry for it by digest, although it is here.
 load_image() {
   local type digest
-  make_image "$BATS_FILE_TMPDIR/image.tar"
+  make_image "$BATS_FILE_TMPDIR/image.tar" "$IMAGE"
   ctr image import --no-unpack "$BATS_FILE_TMPDIR/image.tar" >/dev/null
   read -r _ type digest _ < <(ctr image list | grep "^$IMAGE ")
   ctr image tag "$IMAGE" "localhost:5000/tns@$digest" >/dev/null

@@ -32,7 +32,7 @@ settings() { # settings [LINE...]
 }
 
 # An image that every engine can load: the format of `docker save`.
-make_image() { # make_image FILE
+make_image() { # make_image FILE [NAME]
   local folder sum
   folder=$(mktemp -d)
   make_rootfs "$folder/rootfs"
@@ -48,7 +48,7 @@ make_image() { # make_image FILE
   jq -n --arg architecture "$(dpkg --print-architecture)" --arg layer "sha256:${sum%% *}" \
     '{$architecture, os: "linux", config: {Env: ["PATH=/bin"], Cmd: ["tail", "-f", "/dev/null"]},
       rootfs: {type: "layers", diff_ids: [$layer]}, history: [{}]}' >"$folder/config.json"
-  echo '[{"Config": "config.json", "RepoTags": ["tns:latest"], "Layers": ["layer.tar"]}]' >"$folder/manifest.json"
+  jq -n --arg name "${2:-tns:latest}" '[{Config: "config.json", RepoTags: [$name], Layers: ["layer.tar"]}]' >"$folder/manifest.json"
   tar -C "$folder" -cf "$1" manifest.json config.json layer.tar
   rm -rf "$folder"
 }
