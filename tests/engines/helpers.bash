@@ -54,6 +54,7 @@ make_image() { # make_image FILE [NAME]
 }
 
 setup() {
+  tell_of_second_try
   WORK=$(mktemp -d /tmp/tns.XXXXXX)
   # For what is asked of the runtime itself.
   STATE=$WORK/state

@@ -9,6 +9,7 @@ bare() { "$TNS_RUNTIME" --root "$STATE" "$@"; }
 shim() { "$SHIM" --root "$STATE" "$@"; }
 
 setup() {
+  tell_of_second_try
   WORK=$(mktemp -d /tmp/tns.XXXXXX)
   STATE=$WORK/state
   BUNDLE=$WORK/bundle
@@ -21,6 +22,11 @@ setup() {
   PIDS=()
   make_config "$BUNDLE"
 }
+
+# A test that fails is tried once more, because engines and CRIU have races of their own under load; `run` lists those.
+# shellcheck disable=SC2034
+BATS_TEST_RETRIES=1
+tell_of_second_try() { if ((${BATS_TEST_TRY_NUMBER:-1} > 1)); then echo "# second try: $BATS_TEST_DESCRIPTION" >&3; fi; }
 
 make_rootfs() { # make_rootfs FOLDER
   local name
