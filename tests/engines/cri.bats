@@ -174,6 +174,7 @@ fails_with() { # fails_with SENTENCE COMMAND...
   [[ $output != *'exit status'* ]] || fail "$output"
 }
 
+# shellcheck disable=SC2016  # The backticks are the message's.
 @test "what is in the way reaches the caller in the shim's own words" {
   mode='the annotation org.tns-shim.mode in config.json: unknown variant `wrong`, expected one of `auto`, `private`, `host`, `leave`'
   fails_with "$mode" run_pod shim pod '{"org.tns-shim.mode": "wrong"}'
