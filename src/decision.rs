@@ -18,6 +18,9 @@ use crate::timens::{Id, Kernel};
 pub use checkpoint::{TreeFacts, checkpoint};
 pub use image::{ImageFacts, image};
 
+/// What is said where [`Mode::Private`] cannot be kept.
+pub const NOT_PRIVATE: &str = "mode = \"private\", and the container cannot be given a time namespace of its own";
+
 /// How many processes an error names.
 const MOST_NAMED: usize = 10;
 
@@ -138,10 +141,7 @@ pub fn create(facts: ConfigFacts) -> Decision {
         action => *action == Action::Pass && declared && !hindered,
     };
     if facts.mode == Mode::Private && !own {
-        return Decision::new(
-            Action::Refuse,
-            format!("mode = \"private\", and the container cannot be given a time namespace of its own: {reason}"),
-        );
+        return Decision::new(Action::Refuse, format!("{NOT_PRIVATE}: {reason}"));
     }
     decision
 }
@@ -152,10 +152,7 @@ pub fn create_by_hook(facts: ConfigFacts) -> Decision {
     let Action::Emulate { undeclare } = decision.action else { return decision };
     let reason = format!("{}, and a hook cannot: use tns-shim as the runtime", decision.reason);
     if facts.mode == Mode::Private {
-        return Decision::new(
-            Action::Refuse,
-            format!("mode = \"private\", and the container cannot be given a time namespace of its own: {reason}"),
-        );
+        return Decision::new(Action::Refuse, format!("{NOT_PRIVATE}: {reason}"));
     }
     let action = if undeclare { Action::Undeclare } else { Action::Pass };
     Decision { action, ..Decision::hindered(reason) }

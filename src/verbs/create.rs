@@ -80,9 +80,7 @@ pub(super) fn act(
         && let Err(error) = timens::make()
     {
         if mode == Mode::Private {
-            return Err(
-                error.context("mode = \"private\", and the container cannot be given a time namespace of its own")
-            );
+            return Err(error.context(decision::NOT_PRIVATE));
         }
         call.take(Decision::hindered(format!("{error:#}")))?;
     }

@@ -4,6 +4,12 @@
 # The environment says what is tested: TNS_RUNTIME (runc or crun, as installed in the stack), TNS_BIN (folder of the built
 # binaries), TNS_TOOLS (folder of the compiled test tools).
 
+# What is here ends every process in every control group that it sees, so it must see none but its own.
+if [[ $(</proc/sys/kernel/hostname) != tns-debian-* ]]; then
+  echo "these tests run only in a stack: make integration, or tests/integration/run" >&2
+  exit 1
+fi
+
 # Both are the real thing; `shim` has tns-shim in front, under the name that says which runtime it wraps.
 bare() { "$TNS_RUNTIME" --root "$STATE" "$@"; }
 shim() { "$SHIM" --root "$STATE" "$@"; }
