@@ -56,9 +56,9 @@ check: unit integration
 unit:
 	$(CARGO) test --locked --target-dir "$(TARGET_DIR)"
 
-# Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc runs a part.
+# Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
 integration: build
-	TNS_BIN="$(BIN)" tests/integration/run $(ONLY)
+	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 lint:
 	$(CARGO) fmt --check

@@ -19,6 +19,7 @@
 //! | [`clocks`] | what clocks read here, in another time namespace, and at the checkpoint |
 //! | [`criu`] | checkpoint images: whether they can be restored, how to repair them, and the record beside them |
 //! | [`archive`] | checkpoints in archives: Podman's, containerd's |
+//! | [`files`] | opening what somebody else may have put there |
 //! | [`replacement`] | files that change whole or not at all |
 //! | [`oci_log`] | the `--log` file that engines read |
 //! | [`text`] | what others have chosen to be shown, made fit for logs and terminals |
@@ -34,6 +35,7 @@ pub mod criu;
 #[cfg(feature = "ctl")]
 pub mod ctl;
 pub mod decision;
+pub mod files;
 pub mod invocation;
 pub mod json;
 pub mod oci_log;
