@@ -301,3 +301,17 @@ setup_file() {
   is "$(processes c)" "$before"
   one_namespace c
 }
+
+@test "a clone takes the engine's default runtime, as README says, unless one is named" {
+  start shim c
+  podman container clone c d
+  podman --runtime tns-shim container clone c e
+  is "$(podman inspect --format '{{.OCIRuntime}}' d)" "$(podman info --format '{{.Host.OCIRuntime.Name}}')"
+  is "$(podman inspect --format '{{.OCIRuntime}}' e)" tns-shim
+}
+
+@test "no control groups at all: where the engine knows the runtime for one that can" {
+  if [[ $TNS_RUNTIME != crun ]]; then skip "runc cannot do without control groups"; fi
+  is "$(bare run --rm --cgroups=disabled tns sh -c 'echo hello')" hello
+  is "$(podman --runtime tns-shim-crun run --rm --cgroups=disabled tns sh -c 'echo hello')" hello
+}
