@@ -13,7 +13,7 @@ use std::path::Path;
 
 use handmade::*;
 use tns_shim::clocks::Here;
-use tns_shim::criu::images::{Folder, Images};
+use tns_shim::criu::images::{Folder, Images, Source};
 use tns_shim::criu::{host_time, originals, repair};
 
 fn here() -> Here {
@@ -354,6 +354,17 @@ fn what_is_no_file_is_refused() {
     nix::unistd::mkfifo(&folder.path("ids-7.img"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let error = format!("{:#}", Images::read(&folder).unwrap_err());
     assert!(error.contains("read ids-7.img: no regular file"), "{error}");
+}
+
+#[test]
+fn a_link_may_stand_for_a_file_but_not_for_an_original() {
+    let (_temporary, folder) = mixed();
+    fs::rename(folder.path("ids-7.img"), folder.path("elsewhere")).unwrap();
+    for name in ["ids-7.img", "ids-7.img.tns-orig"] {
+        std::os::unix::fs::symlink("elsewhere", folder.path(name)).unwrap();
+    }
+    assert_eq!(Images::read(&folder).unwrap().tasks()[1].time(), Some(5));
+    assert_eq!(folder.file("ids-7.img.tns-orig").unwrap_err().raw_os_error(), Some(libc::ELOOP));
 }
 
 /// Every single bit of every file that is read: an error with nothing written, or an image in which all agree afterwards

@@ -17,16 +17,17 @@
 //! time namespace for all. Sources: CRIU's images/*.proto (format), criu/image.c, criu/pstree.c, criu/timens.c (meaning).
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::originals;
 use super::wire::{self, Cursor, Malformed, Message};
 use crate::clocks::{Clocks, Nanoseconds};
+use crate::files::{Links, Regular};
 use crate::text::printable;
 
 const COMMON_MAGIC: u32 = 0x5456_4319;
@@ -82,22 +83,11 @@ impl AsRef<Path> for Folder {
 
 impl Source for Folder {
     fn file(&self, name: &str) -> io::Result<Option<Stored>> {
-        // Whoever could write here might have put a pipe there, on which opening would wait.
-        let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(name)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let metadata = file.metadata()?;
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-        if !metadata.is_file() {
-            return Err(invalid("no regular file"));
-        }
-        let mut bytes = Vec::new();
-        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(invalid("too large for such an image"));
-        }
+        // An image may consist of links, and CRIU follows them. What stays beside it has never been one.
+        let links = if name.ends_with(originals::SUFFIX) { Links::Refuse } else { Links::Follow };
+        let Some(regular) = Regular::open(self.path(name), links)? else { return Ok(None) };
+        let metadata = regular.metadata.clone();
+        let bytes = regular.read(LARGEST)?;
         let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
         Ok(Some(Stored { bytes, modified: Nanoseconds(modified) }))
     }
