@@ -21,7 +21,7 @@
 //! | [`archive`] | checkpoints in archives: Podman's, containerd's |
 //! | [`files`] | opening what somebody else may have put there |
 //! | [`replacement`] | files that change whole or not at all |
-//! | [`oci_log`] | the `--log` file that engines read |
+//! | [`oci_log`], [`system_log`] | the `--log` file that engines read, and the log that stays when it is gone |
 //! | [`text`] | what others have chosen to be shown, made fit for logs and terminals |
 //! | [`sys`] | every `unsafe` |
 //! | [`ctl`] | tnsctl, for people |
@@ -44,6 +44,7 @@ pub mod runtime;
 pub mod settings;
 pub mod state_view;
 pub mod sys;
+pub mod system_log;
 pub mod text;
 pub mod timens;
 pub mod tree;
@@ -57,6 +58,7 @@ use std::ffi::CStr;
 pub fn main(args: &[&CStr]) -> u8 {
     let result = sys::occupy_standard_fds().map_err(anyhow::Error::from).and_then(|()| {
         let invocation = invocation::Invocation::parse(args);
+        system_log::set_verb(invocation.verb);
         oci_log::start(&invocation.globals);
         verbs::dispatch(&invocation)
     });

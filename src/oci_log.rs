@@ -8,6 +8,8 @@
 //! Podman takes the whole file for one object. A warning before the runtime's error would make it fall back on what conmon has
 //! heard of the runtime, which can be nothing (crun, with a terminal). So there all but errors go to a file beside, in the
 //! folder that Podman removes with the container.
+//!
+//! None of these outlives the container, so warnings and errors also go to the system's log.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -21,6 +23,7 @@ use std::time::SystemTime;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::invocation::Globals;
+use crate::system_log;
 
 static LOG: OnceLock<OciLog> = OnceLock::new();
 
@@ -109,6 +112,9 @@ impl Log for OciLog {
             }
             (None, Level::Warn | Level::Info) if log::max_level() < Level::Debug => {}
             (None, _) => to_stderr(&line),
+        }
+        if record.level() <= Level::Warn {
+            system_log::tell(record.level(), &message);
         }
     }
 

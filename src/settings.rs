@@ -35,6 +35,8 @@ pub struct Settings {
     pub checkpoint: CheckpointSettings,
     /// What holds at restore.
     pub restore: RestoreSettings,
+    /// Where warnings and refusals go besides the log that the engine asks for.
+    pub log: Option<LogTo>,
 }
 
 /// The keys `checkpoint.*` of the file.
@@ -114,6 +116,17 @@ pub enum MixedImage {
     Repair,
     /// The restore fails before the runtime is called.
     Refuse,
+}
+
+/// `log`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTo {
+    /// The system's log.
+    #[default]
+    System,
+    /// Nowhere.
+    None,
 }
 
 /// What all annotations of tns-shim begin with.
@@ -323,6 +336,7 @@ mod tests {
             ("\nrestore.clocks = \"Host\"\n", "`continue`, `host`, `host-force`"),
             ("[restore]\nmixed = true\n", "mixed"),
             ("\nmode = \"none\"\n", "`auto`, `private`, `host`, `leave`"),
+            ("\nlog = \"off\"\n", "`system` or `none`"),
         ] {
             let error = toml::from_str::<Settings>(text).unwrap_err().to_string();
             assert!(error.contains("line 2") && error.contains(named), "{error}");

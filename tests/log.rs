@@ -7,8 +7,11 @@
 mod common;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::{CRUN, RUNC_1_1, RUNC_1_3, Role, Run, SHIM, World, copy_program};
 use serde_json::Value;
@@ -34,7 +37,7 @@ const DECISIONS: [(Role, &str, &str, &str, &str); 13] = [
     (RUNC_1_3, CONFIG, "restore c1", "restore: declare", "knows of the namespace that CRIU makes"),
     (RUNC_1_1, CONFIG, "restore c1", "restore: pass", "CRIU makes it"),
     (RUNC_1_3, CONFIG, "exec c1 ls", "exec: pass", "the runtime decides: there is no "),
-    (CRUN, CONFIG, "exec c1 ls", "exec: pass", ""),
+    (CRUN, CONFIG, "exec c1 ls", "exec: pass", "crun 1.21.0 always enters the time namespace of PID 1 itself"),
     (RUNC_1_1, CONFIG, "checkpoint c1", "checkpoint: stand outside", "the processes could not be checked"),
     (RUNC_1_3, CONFIG, "features", "features: pass", "runc 1.3.6 lists time itself"),
 ];
@@ -247,4 +250,90 @@ fn an_error_without_a_log_is_said_once_on_standard_error() {
     let stderr = world.shim(["state", "c1"]).env("PATH=/nonexistent").go().assert_refused();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains("level=error") && stderr.contains("there is no runc in PATH"), "{stderr}");
+}
+
+/// Who listens on /dev/log of the calls that are given `world.path("dev")`.
+fn listener(world: &World) -> UnixDatagram {
+    fs::create_dir_all(world.path("dev")).unwrap();
+    let listener = UnixDatagram::bind(world.path("dev/log")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+fn heard(listener: &UnixDatagram) -> Vec<String> {
+    let mut buffer = [0; 8192];
+    let mut next = || match listener.recv(&mut buffer) {
+        Ok(length) => Some(String::from_utf8(buffer[..length].to_vec()).unwrap()),
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            None
+        }
+    };
+    std::iter::from_fn(&mut next).collect()
+}
+
+/// A call with something to say: this runtime cannot shift clocks.
+fn warned(world: &World) -> Run {
+    fs::write(world.path("etc/tns-shim/config.toml"), "uptime = \"zero\"\n").unwrap();
+    world.write_config(CONFIG);
+    world.create().devices(world.path("dev"))
+}
+
+const WARNING: &str = "create: emulate, though the clocks do not begin at zero: runc 1.1.15 cannot shift";
+
+#[test]
+fn the_system_s_log_is_told_of_warnings_and_refusals_and_of_nothing_else() {
+    let Some(world) = World::with_time_namespaces(RUNC_1_1) else { return };
+    let listener = listener(&world);
+    let settings = |text: &str| fs::write(world.path("etc/tns-shim/config.toml"), text).unwrap();
+    let entry = |pid: u32, priority: u8, rest: &str| format!("<{priority}>tns-shim[{pid}]: {rest}");
+
+    world.write_config(CONFIG);
+    world.create().devices(world.path("dev")).go().assert_quiet_success();
+    assert_eq!(heard(&listener), [""; 0]);
+
+    // Nobody has asked for a log, and nothing is printed.
+    let outcome = warned(&world).go();
+    let report = outcome.assert_quiet_success();
+    assert_eq!(report.fds(), world.direct(["create", "c1"]).go().report.unwrap().fds());
+    let [said] = &*heard(&listener) else { panic!("not one entry") };
+    assert!(said.starts_with(&entry(outcome.pid, 28, &format!("container c1: {WARNING}"))), "{said}");
+
+    settings("");
+    world.write_config(r#"{"annotations":{"org.tns-shim.mode":"a\u001b[2J\nb"},"linux":{"namespaces":[]}}"#);
+    let outcome = world.create().devices(world.path("dev")).go();
+    outcome.assert_refused();
+    let [said] = &*heard(&listener) else { panic!("not one entry") };
+    let wanted = entry(outcome.pid, 27, "container c1: create: the annotation org.tns-shim.mode in config.json: ");
+    assert!(said.starts_with(&wanted) && !said.contains(char::is_control), "{said}");
+
+    // What cannot be understood switches nothing off; what can, does.
+    for (text, entries) in [("log = \"none\"\nmode = \"off\"\n", 1), ("log = \"none\"\n", 0), ("log = \"system\"\n", 1)]
+    {
+        settings(text);
+        world.create().devices(world.path("dev")).go().assert_refused();
+        assert_eq!(heard(&listener).len(), entries, "{text}");
+    }
+}
+
+#[test]
+fn the_system_s_log_holds_no_container_up() {
+    let Some(world) = World::with_time_namespaces(RUNC_1_1) else { return };
+    // One that is stuck: what it has not taken is all that fits.
+    let stuck = listener(&world);
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    let mut waiting = 0;
+    while sender.send_to(b"x", world.path("dev/log")).is_ok() {
+        waiting += 1;
+    }
+    let begun = Instant::now();
+    warned(&world).go().assert_quiet_success();
+    assert!(begun.elapsed() < Duration::from_secs(30), "it waited: {:?}", begun.elapsed());
+    assert_eq!(heard(&stuck).len(), waiting);
+    // One that has ended, and none.
+    drop(stuck);
+    warned(&world).go().assert_quiet_success();
+    fs::remove_file(world.path("dev/log")).unwrap();
+    warned(&world).go().assert_quiet_success();
 }

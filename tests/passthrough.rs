@@ -169,6 +169,9 @@ fn the_standard_descriptors_that_are_closed_stay_closed_and_none_is_added() {
         for args in [&create[..], &create[..], &[b"state", b"c1"]] {
             world.assert_same(args, true, &prepare);
         }
+        // What the shim itself opens takes none of their numbers.
+        let asked = fs::read_to_string(world.path("bin/runc.asked")).unwrap();
+        assert_eq!(asked, "--version\nfeatures\n", "{closed:03b}");
         assert!(fs::read_to_string(world.config()).unwrap().contains("time"), "the shim did something in between");
         let fds = prepare(world.shim(create)).go().report.unwrap().fds();
         for fd in 0..3 {

@@ -70,6 +70,7 @@ fn in_force(file: &Settings, annotations: Annotations) -> Result<Vec<Setting>> {
             file.restore.clocks.is_some(),
         )?,
         setting("restore.mixed", word(&wanted.restore.mixed), false, file.restore.mixed.is_some())?,
+        setting("log", word(&file.log.unwrap_or_default()), false, file.log.is_some())?,
     ])
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use log::Level;
 
 use super::Verdict;
 use crate::bundle::Reading;
@@ -16,6 +17,7 @@ use crate::json::{self, Splice};
 use crate::runtime::abilities::{self, Abilities, Kind};
 use crate::runtime::locate;
 use crate::settings::{Settings, Wanted};
+use crate::system_log;
 use crate::timens::Kernel;
 
 /// Engines take what is printed for the container's config.json, so on every way out it is printed or the call fails.
@@ -26,6 +28,7 @@ pub(super) fn precreate(runtime: Option<&Path>) -> Result<Verdict> {
     let mut change = match change(&reading, runtime) {
         Ok(change) => change,
         Err(error) => {
+            system_log::tell(Level::Error, &format!("hook: {error:#}"));
             let refusal =
                 if errors_are_thrown_away() { reading.refuse(&format!("tns-shim: {error:#}")) } else { Vec::new() };
             if refusal.is_empty() {
@@ -66,8 +69,9 @@ fn change(reading: &Reading<'_>, runtime: Option<&Path>) -> Result<Vec<Splice>> 
         _ => Vec::new(),
     };
     if decision.hindered {
-        // For whoever runs it by hand, and engines that show it. There is no log to write to.
+        // For whoever runs it by hand, and engines that show it. There is no log of theirs to write to.
         let _ = writeln!(io::stderr(), "tnsctl: {}, though {}", decision.action, decision.reason);
+        system_log::tell(Level::Warn, &format!("hook: {}, though {}", decision.action, decision.reason));
     }
     Ok(change)
 }

@@ -19,6 +19,7 @@ use crate::decision::{Action, Decision};
 use crate::invocation::{Invocation, Operands, Verb};
 use crate::runtime::abilities::{self, Abilities};
 use crate::runtime::{Binary, handover, locate};
+use crate::system_log;
 
 /// Everything a verb needs: what was asked, and of which runtime.
 struct Call<'a> {
@@ -40,6 +41,7 @@ pub fn dispatch(invocation: &Invocation<'_>) -> Result<u8> {
     }
     let abilities = abilities::of(&binary)?;
     let operands = invocation.operands(abilities.dialect());
+    operands.id.inspect(|id| system_log::set_container(id));
     // Without an id the runtime will complain or explain; `features` takes none.
     if operands.id.is_none() && invocation.verb != Verb::Features {
         return pass(&binary, invocation);

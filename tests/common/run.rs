@@ -105,6 +105,19 @@ impl Run {
         self
     }
 
+    /// With this folder as /dev, with nothing else in it than null. Only root can.
+    pub fn devices(self, folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        let null = folder.join("null");
+        File::create(&null).unwrap();
+        let none = None::<&str>;
+        self.step(move || {
+            mount(Some("/dev/null"), &null, none, MsFlags::MS_BIND, none)?;
+            mount(Some(&folder), "/dev", none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            Ok(())
+        })
+    }
+
     /// In the new process, right before the program.
     pub fn step(mut self, step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> Self {
         self.steps.push(Box::new(step));

@@ -6,7 +6,7 @@
 //   NAME.end                      how it ends: an exit code, or -N for death by signal N
 //   stdin                         if there, standard input is read to its end
 // and leaves there:
-//   NAME.asked                    one line for each --version and features
+//   NAME.asked                    one line for each --version and features, which names what its caller has not open of 0 to 2
 //   report                        one line for each thing it found, byte strings in hexadecimal
 
 #define _GNU_SOURCE
@@ -90,7 +90,14 @@ static int print(const char *suffix, const char *asked)
 {
 	char text[4096];
 	FILE *log = open_in_folder(NULL, ".asked", "a");
-	fprintf(log, "%s\n", asked);
+	fprintf(log, "%s", asked);
+	for (int fd = 0; fd < 3; fd++) {
+		char path[64], target[PATH_MAX];
+		snprintf(path, sizeof path, "/proc/%d/fd/%d", getppid(), fd);
+		if (readlink(path, target, sizeof target) == -1)
+			fprintf(log, " %d", fd);
+	}
+	fprintf(log, "\n");
 	fclose(log);
 	FILE *file = open_in_folder(NULL, suffix, "r");
 	if (!file) {
