@@ -4,15 +4,17 @@
 //! Where the state is: runc `ROOT/ID/state.json`, crun `ROOT/ID/status`. The proof is the one that the runtimes use
 //! themselves: the start time they recorded, in clock ticks since boot, against field 22 of /proc/PID/stat. A pidfd,
 //! opened before and asked afterwards, makes it hold for everything that was read through /proc/PID in between.
+//!
+//! Whoever may write the state is believed, as the runtimes believe them, who go by it into every namespace and control group
+//! that it names: root's runtime works on another user's containers. All that it can make the shim do besides is to read the
+//! start time of a process, and to enter that one's time namespace.
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,9 +22,14 @@ use nix::unistd::geteuid;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::files::{self, Links};
 use crate::json::Splice;
 use crate::runtime::abilities::Kind;
+use crate::text::printable;
 use crate::{json, sys, timens};
+
+/// Most that is read of a state file: it holds the container's whole configuration, some 10 KB, and 2 MB with 8,000 mounts.
+const MOST: u64 = 64 << 20;
 
 /// `_SC_CLK_TCK` ticks since boot, in the reader's own boottime: the unit of a process's start time in procfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +52,18 @@ pub struct State {
     pub lists_time: bool,
 }
 
-/// The folder in which the runtime keeps the container.
+/// The folder in which the runtime keeps the container. Which ids there may be is the runtime's own business: runc takes
+/// letters, digits and `_+-.` (up to 1.1 the comma as well), crun since 1.28 the same, since 1.20 all but a slash, and before
+/// that everything. Sources: runc's `validateID`, crun's `validate_id`.
 ///
 /// # Errors
-/// The id is none that a runtime would accept; it must not lead out of the root folder.
+/// The id would lead out of the root folder, or to it.
 pub fn folder(kind: Kind, root: Option<&OsStr>, id: &OsStr) -> Result<PathBuf> {
-    let bytes = id.as_bytes();
-    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(byte);
+    let mut parts = Path::new(id).components().peekable();
     ensure!(
-        !bytes.is_empty() && bytes.iter().all(valid) && id != "." && id != "..",
+        parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_))),
         "{} is no container id",
-        id.display()
+        printable(&id.to_string_lossy(), 200)
     );
     let root = root.filter(|root| !root.is_empty()).map_or_else(|| default_root(kind), PathBuf::from);
     Ok(root.join(id))
@@ -111,14 +119,16 @@ impl State {
     /// Reads a container's state; none if there is no such container.
     ///
     /// # Errors
-    /// The state is not understood, or somebody else could have written it.
+    /// The state is not understood, is no regular file, or larger than any.
     pub fn read(kind: Kind, folder: &Path) -> Result<Option<Self>> {
         let file = match kind {
             Kind::Runc => folder.join("state.json"),
             Kind::Crun => folder.join("status"),
             Kind::Youki | Kind::Other => bail!("where this runtime keeps its containers is unknown"),
         };
-        let Some(text) = read_trusted(&file)? else { return Ok(None) };
+        let read = || Ok(files::read(&file, Links::Refuse, MOST)?.map(String::from_utf8).transpose()?);
+        let text: Result<Option<String>> = read();
+        let Some(text) = text.with_context(|| format!("read {}", file.display()))? else { return Ok(None) };
         let parse = if kind == Kind::Crun { Self::from_crun } else { Self::from_runc };
         parse(file, text).map(Some)
     }
@@ -182,7 +192,7 @@ impl State {
             _ => anyhow::Error::from(error).context("take hold of the container's PID 1"),
         })?;
         let init = Init { pid: self.pid, pidfd };
-        let start = init.start().or_else(|error| init.ensure_alive().and(Err(error)))?;
+        let start = init.start()?;
         ensure!(
             start == self.start,
             Stopped(format!(
@@ -190,7 +200,6 @@ impl State {
                 self.pid, start.0, self.start.0
             ))
         );
-        init.ensure_alive()?;
         Ok(init)
     }
 }
@@ -219,77 +228,58 @@ impl Init {
     /// Its start time as this process sees it now.
     ///
     /// # Errors
-    /// It has ended.
+    /// It has ended ([`Stopped`]).
     pub fn start(&self) -> Result<ClockTicks> {
-        let path = format!("/proc/{}/stat", self.pid);
-        // One line of at most 52 numbers, which one read returns whole.
-        let mut line = [0; 2048];
-        let length =
-            File::open(&path).and_then(|mut file| file.read(&mut line)).with_context(|| format!("read {path}"))?;
-        parse_start(&line[..length]).with_context(|| format!("understand {path}"))
+        self.ask(|| {
+            let path = format!("/proc/{}/stat", self.pid);
+            // One line of at most 52 numbers, which one read returns whole.
+            let mut line = [0; 2048];
+            let length =
+                File::open(&path).and_then(|mut file| file.read(&mut line)).with_context(|| format!("read {path}"))?;
+            parse_start(&line[..length]).with_context(|| format!("understand {path}"))
+        })
     }
 
     /// Its time namespace, held open.
     ///
     /// # Errors
-    /// It has ended, or may not be looked at.
+    /// It has ended ([`Stopped`]), or may not be looked at.
     pub fn time_namespace(&self) -> Result<File> {
         let path = format!("/proc/{}/ns/time", self.pid);
-        let file = File::open(&path).with_context(|| format!("open {path}"))?;
-        self.ensure_alive()?;
-        Ok(file)
+        self.ask(|| File::open(&path).with_context(|| format!("open {path}")))
     }
 
     /// Which time namespace it is in.
     ///
     /// # Errors
-    /// It has ended, or may not be looked at.
+    /// It has ended ([`Stopped`]), or may not be looked at.
     pub fn time_namespace_id(&self) -> Result<timens::Id> {
-        let id = timens::Id::of_process(self.pid)
-            .with_context(|| format!("look at the time namespace of PID {}", self.pid))?;
-        self.ensure_alive()?;
-        Ok(id)
+        self.ask(|| {
+            timens::Id::of_process(self.pid).with_context(|| format!("look at the time namespace of PID {}", self.pid))
+        })
     }
 
     /// Whether it is in another user namespace than this process.
     ///
     /// # Errors
-    /// It has ended, or may not be looked at.
+    /// It has ended ([`Stopped`]), or may not be looked at.
     pub fn is_in_another_user_namespace(&self) -> Result<bool> {
         // Namespaces of every type are told apart in the same way.
         let of = |pid: &dyn std::fmt::Display| {
             let path = format!("/proc/{pid}/ns/user");
             timens::Id::of(&path).with_context(|| format!("look at {path}"))
         };
-        let another = of(&self.pid)? != of(&"self")?;
-        self.ensure_alive()?;
-        Ok(another)
+        self.ask(|| Ok(of(&self.pid)? != of(&"self")?))
     }
 
-    /// While this holds, everything that was read under /proc/PID was this process's.
-    fn ensure_alive(&self) -> Result<()> {
+    /// What was read under /proc/PID, if it was this process's; else why it was not, even if nothing could be read.
+    fn ask<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let answer = read();
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         let ended = poll(&mut fds, PollTimeout::ZERO).context("ask whether the container's PID 1 is alive")?;
         ensure!(ended == 0, Stopped("the container's PID 1 has ended".to_owned()));
-        Ok(())
+        answer
     }
-}
-
-/// The text of a file that nobody but this user and root can have written; none if there is no such file.
-fn read_trusted(path: &Path) -> Result<Option<String>> {
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
-    };
-    let metadata = file.metadata()?;
-    let trusted =
-        metadata.is_file() && [0, geteuid().as_raw()].contains(&metadata.uid()) && metadata.mode() & 0o022 == 0;
-    ensure!(trusted, "{} could have been written by another user", path.display());
-    let mut text = String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-    Ok(Some(text))
 }
 
 /// Field 22 of /proc/PID/stat, see `proc_pid_stat(5)`. The second field, in parentheses, may hold anything, so counting
@@ -302,6 +292,11 @@ fn parse_start(stat: &[u8]) -> Option<ClockTicks> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use nix::sys::wait::{Id as WaitId, WaitPidFlag, waitid};
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[test]
@@ -312,12 +307,27 @@ mod tests {
     }
 
     #[test]
-    fn an_id_never_leads_out_of_the_root() {
+    fn an_id_is_whatever_a_runtime_takes_and_never_leads_out_of_the_root() {
         let root = Some(OsStr::new("/r"));
-        assert_eq!(folder(Kind::Runc, root, OsStr::new("create")).unwrap(), Path::new("/r/create"));
-        for id in ["", ".", "..", "a/b", "../x", "/abs", "a b"] {
-            assert!(folder(Kind::Runc, root, OsStr::new(id)).is_err(), "{id}");
+        for (kind, id) in [
+            (Kind::Runc, "create"),
+            (Kind::Runc, "a.b_c+d-e"),
+            (Kind::Runc, "a,b"),
+            (Kind::Runc, "..."),
+            (Kind::Crun, "web@1"),
+            (Kind::Crun, "a b:\u{e4}\n"),
+            (Kind::Crun, "a/b"),
+        ] {
+            assert_eq!(folder(kind, root, OsStr::new(id)).unwrap(), Path::new("/r").join(id), "{id}");
         }
+        assert_eq!(folder(Kind::Crun, root, OsStr::from_bytes(b"\xff")).unwrap().as_os_str().as_bytes(), b"/r/\xff");
+        for id in ["", ".", "..", "../x", "a/..", "a/../../x", "/abs", "/", "./a"] {
+            for kind in [Kind::Runc, Kind::Crun] {
+                assert!(folder(kind, root, OsStr::new(id)).is_err(), "{id}");
+            }
+        }
+        let error = folder(Kind::Crun, root, OsStr::new("/\u{1b}[2J")).unwrap_err().to_string();
+        assert_eq!(error, "/\\u{1b}[2J is no container id");
     }
 
     #[test]
@@ -333,14 +343,57 @@ mod tests {
     }
 
     #[test]
-    fn what_another_user_could_have_written_is_not_read() {
+    fn a_state_that_others_can_write_is_read_as_the_runtime_reads_it() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("status");
+        assert!(State::read(Kind::Crun, folder.path()).unwrap().is_none());
         fs::write(&file, r#"{"pid":7,"process-start-time":1}"#).unwrap();
-        assert!(State::read(Kind::Crun, folder.path()).is_ok());
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(State::read(Kind::Crun, folder.path()).is_err());
+        assert_eq!(State::read(Kind::Crun, folder.path()).unwrap().unwrap().pid, 7);
+    }
+
+    #[test]
+    fn what_is_no_state_file_is_neither_read_nor_waited_for() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, elsewhere) = (folder.path().join("state.json"), folder.path().join("elsewhere"));
+        let text = r#"{"init_process_pid":7,"init_process_start":1,"config":{}}"#;
+        let read = || State::read(Kind::Runc, folder.path()).map_err(|error| format!("{error:#}"));
+        fs::write(&elsewhere, text).unwrap();
+        symlink(&elsewhere, &file).unwrap();
+        assert!(read().unwrap_err().contains("symbolic link"));
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(read().unwrap_err().ends_with("state.json: no regular file"));
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, text.replace('7', "\"7\"")).unwrap();
+        assert!(read().unwrap_err().contains("understand"));
+        // Larger than any state, and not on the disk.
+        File::options().write(true).open(&file).unwrap().set_len(MOST + 1).unwrap();
+        assert!(read().unwrap_err().contains("larger than"));
+        fs::write(&file, text).unwrap();
+        assert_eq!(read().unwrap().unwrap().pid, 7);
+    }
+
+    #[test]
+    fn nothing_is_believed_of_a_process_that_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start = parse_start(&fs::read(format!("/proc/{pid}/stat")).unwrap()).unwrap().0;
+        let text = format!(r#"{{"pid":{pid},"process-start-time":{start}}}"#);
+        let init = State::from_crun("status".into(), text).unwrap().prove().unwrap();
+        assert_eq!(init.start().unwrap(), ClockTicks(start));
+        child.kill().unwrap();
+        waitid(WaitId::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        // Its entries in /proc are there until it is waited for; by then they could be another process's.
+        for _ in 0..2 {
+            assert!(init.start().unwrap_err().is::<Stopped>());
+            assert!(init.time_namespace().unwrap_err().is::<Stopped>());
+            assert!(init.time_namespace_id().unwrap_err().is::<Stopped>());
+            assert!(init.is_in_another_user_namespace().unwrap_err().is::<Stopped>());
+            child.wait().unwrap();
+        }
     }
 
     #[test]

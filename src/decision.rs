@@ -43,8 +43,10 @@ pub enum Action {
     },
     /// Enter the namespace of the container's PID 1.
     Enter,
-    /// Let the runtime see what the shim has seen, and nothing that came later.
+    /// Let the runtime see the state that the shim has seen, and none that came later.
     Pin,
+    /// Let the runtime see no container, because the shim has seen none.
+    Hide,
     /// Run the runtime, and so CRIU, in a new namespace that no task of the container is in.
     StandOutside,
     /// Put every process of the checkpoint image into the namespace of the first one.
@@ -68,6 +70,7 @@ impl fmt::Display for Action {
             Self::Emulate { undeclare: true } => "undeclare and emulate",
             Self::Enter => "enter",
             Self::Pin => "pin",
+            Self::Hide => "hide",
             Self::StandOutside => "stand outside",
             Self::RepairImage => "repair the image",
             Self::HoldOnHostTime => "hold on the host's time",
@@ -336,8 +339,14 @@ fn needed(facts: ConfigFacts) -> Need {
 /// What is known of the container at exec.
 #[derive(Clone, Debug)]
 pub enum InitFacts {
-    /// No process is proven to be its PID 1; the text says why.
-    Unproven(String),
+    /// The kernel has no time namespaces.
+    NoTimeNamespaces,
+    /// There is no such container.
+    Absent,
+    /// Its PID 1 has ended; the text says why.
+    Stopped(String),
+    /// What there is could not be looked at or understood; the text says why.
+    Unknown(String),
     /// Whether or not it still is its PID 1, the process is in the shim's own time namespace.
     InOwn,
     /// Its PID 1 is proven.
@@ -356,12 +365,17 @@ pub fn exec(runtime: Abilities, init: impl FnOnce() -> InitFacts) -> Decision {
     if runtime.exec_joins(false, true) {
         return Decision::new(Action::Pass, format!("{runtime} always enters the time namespace of PID 1 itself"));
     }
+    // The runtime will say that there is nothing to exec in. But where it would not join by itself, a restore that ends
+    // meanwhile must not let it find what the shim did not, and exec on the host's time.
+    let nothing = |action, why: &str| {
+        let action = if runtime.exec_joins(true, false) { Action::Pass } else { action };
+        Decision::new(action, format!("the runtime decides: {why}"))
+    };
     match init() {
-        // A restore that ends meanwhile would let the runtime find what the shim did not, and exec on the host's time.
-        InitFacts::Unproven(why) if !runtime.exec_joins(true, false) => {
-            Decision::new(Action::Pin, format!("the runtime decides: {why}"))
-        }
-        InitFacts::Unproven(why) => Decision::new(Action::Pass, format!("the runtime decides: {why}")),
+        InitFacts::NoTimeNamespaces => Decision::new(Action::Pass, "this kernel has no time namespaces"),
+        InitFacts::Absent => nothing(Action::Hide, "there is no such container"),
+        InitFacts::Stopped(why) => nothing(Action::Pin, &why),
+        InitFacts::Unknown(why) => Decision::hindered(why),
         InitFacts::InOwn => Decision::new(Action::Pass, "PID 1 is in the time namespace of the caller"),
         InitFacts::Proven { listed, user_namespace, .. } if runtime.exec_joins(listed, user_namespace) => {
             Decision::new(Action::Pass, format!("{runtime} enters the time namespace of PID 1 itself"))

@@ -291,8 +291,27 @@ fn exec_enters_exactly_where_the_runtime_would_not() {
         let proven = || InitFacts::Proven { listed, user_namespace, namespace };
         assert_eq!(exec(runtime, proven).action, action, "{runtime} {listed} {user_namespace}");
         assert_eq!(exec(runtime, || InitFacts::InOwn).action, Pass, "{runtime}: nothing to enter");
-        let unproven = if runtime == RUNC_1_1 { Action::Pin } else { Pass };
-        assert_eq!(exec(runtime, || InitFacts::Unproven("gone".into())).action, unproven, "{runtime}");
+    }
+}
+
+#[test]
+fn exec_leaves_everything_to_the_runtime_where_there_is_nothing_to_enter() {
+    use Action::{Hide, Pass, Pin};
+    let why = || "why".to_owned();
+    // (what is found, with a runtime that never joins, with one that may, a warning)
+    for (facts, never, may, hindered) in [
+        (InitFacts::NoTimeNamespaces, Pass, Pass, false),
+        (InitFacts::Absent, Hide, Pass, false),
+        (InitFacts::Stopped(why()), Pin, Pass, false),
+        // Whatever it is, the runtime may well understand it.
+        (InitFacts::Unknown(why()), Pass, Pass, true),
+    ] {
+        for (runtime, action) in [(RUNC_1_1, never), (RUNC_1_2, may), (RUNC_1_3, may)] {
+            let decision = exec(runtime, || facts.clone());
+            assert_eq!((decision.action, decision.hindered), (action, hindered), "{runtime} {facts:?}");
+        }
+        let decision = exec(CRUN_1_21, || facts.clone());
+        assert_eq!((decision.action, decision.hindered), (Pass, false), "crun {facts:?}");
     }
 }
 

@@ -2,11 +2,12 @@
 //! exec: into the time namespace of the container's PID 1.
 
 use std::fs::File;
+use std::io;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::Call;
-use crate::container::{Init, State};
+use crate::container::{Init, State, Stopped};
 use crate::decision::{self, Action, Decision, InitFacts};
 use crate::settings::{self, Annotations, Mode, Settings, Wanted};
 use crate::{state_view, timens};
@@ -21,20 +22,39 @@ struct Found {
 pub(super) fn exec(call: &Call<'_>) -> Result<()> {
     let mut found = Found::default();
     let decision = decision::exec(call.abilities, || {
-        look(call, &mut found).unwrap_or_else(|error| InitFacts::Unproven(format!("{error:#}")))
+        look(call, &mut found).unwrap_or_else(|error| match error.downcast_ref::<Stopped>() {
+            Some(stopped) => InitFacts::Stopped(stopped.to_string()),
+            None => InitFacts::Unknown(format!("{error:#}")),
+        })
     });
-    let done = match (call.take(decision)?, &found) {
+    let action = decision.action;
+    let done = match (action, &found) {
         (Action::Enter, Found { state: Some(state), init: Some(init) }) => enter(state, init),
-        (Action::Pin, Found { state, .. }) => pin(call, state.as_ref()),
         _ => Ok(()),
     };
-    if let Err(error) = done {
-        if is_private(found.state.as_ref())? {
-            return Err(
-                error.context("mode = \"private\", and the process cannot be put into the container's time namespace")
-            );
-        }
-        call.take(Decision::hindered(format!("{error:#}")))?;
+    let decision = match done {
+        Err(error) if !error.is::<Stopped>() => Decision::hindered(format!("{error:#}")),
+        // It has ended since it was looked at: then there is nothing to enter any more.
+        Err(_) => Decision { action: Action::Pin, ..decision },
+        Ok(()) => decision,
+    };
+    if decision.hindered && is_private(found.state.as_ref())? {
+        bail!(
+            "mode = \"private\", and the process cannot be put into the container's time namespace: {}",
+            decision.reason
+        );
+    }
+    let action = call.take(decision)?;
+    let shown = match (action, &found.state) {
+        (Action::Pin, Some(state)) => state_view::show(state, state.start),
+        (Action::Hide, _) => call
+            .folder()
+            .and_then(|folder| state_view::hide(folder.parent().context("a container without a root folder")?)),
+        _ => Ok(()),
+    };
+    // Nobody is worse off than without the shim: there is no container to exec in.
+    if let Err(error) = shown {
+        log::debug!("{action} failed: {error:#}");
     }
     Ok(())
 }
@@ -48,9 +68,15 @@ fn is_private(state: Option<&State>) -> Result<bool> {
 }
 
 fn look(call: &Call<'_>, found: &mut Found) -> Result<InitFacts> {
-    // First, because there is none on a kernel without time namespaces.
-    let own = timens::Id::own().context("look at the own time namespace")?;
-    let state = found.state.insert(call.state()?.context("there is no such container")?);
+    // First, because nothing else matters without.
+    let own = match timens::Id::own() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(InitFacts::NoTimeNamespaces),
+        own => own.context("look at the own time namespace")?,
+    };
+    // Where the id is none that could be a container's, the runtime knows the words.
+    let Ok(folder) = call.folder() else { return Ok(InitFacts::Absent) };
+    let Some(state) = State::read(call.abilities.kind, &folder)? else { return Ok(InitFacts::Absent) };
+    let state = found.state.insert(state);
     // There is nothing to do then, and so nothing to prove, which would cost more than everything up to here.
     if timens::Id::of_process(state.pid).is_ok_and(|namespace| namespace == own) {
         return Ok(InitFacts::InOwn);
@@ -77,12 +103,4 @@ fn enter(state: &State, init: &Init) -> Result<()> {
             log::warn!("{error:#}");
         }
     })
-}
-
-/// Shows the runtime the state that was read, or that there was none.
-fn pin(call: &Call<'_>, state: Option<&State>) -> Result<()> {
-    match state {
-        Some(state) => state_view::show(state, state.start),
-        None => state_view::hide(call.folder()?.parent().context("a container without a root folder")?),
-    }
 }

@@ -275,7 +275,7 @@ pub mod step {
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    pub(super) fn before_exec(
+    pub fn before_exec(
         command: &mut Command,
         steps: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
     ) -> &mut Command {
@@ -308,6 +308,12 @@ pub mod step {
     pub fn raise(signal: libc::c_int) -> io::Result<()> {
         // SAFETY: takes integers only.
         checked(unsafe { libc::kill(libc::getpid(), signal) })
+    }
+
+    /// Root's programs do not get it back.
+    pub fn drop_capability(number: libc::c_int) -> io::Result<()> {
+        // SAFETY: takes integers only.
+        checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) })
     }
 
     pub fn close(fd: libc::c_int) -> io::Result<()> {
