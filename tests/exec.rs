@@ -49,8 +49,8 @@ impl Container {
     }
 
     fn state(&self) -> String {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.init.id())).unwrap();
-        let start = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
+        let line = fs::read_to_string(format!("/proc/{}/stat", self.init.id())).unwrap();
+        let start = line.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
         format!(
             r#"{{"init_process_pid":{},"init_process_start":{start},"config":{{"labels":["a=b"]}}}}"#,
             self.init.id()
