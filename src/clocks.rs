@@ -144,23 +144,6 @@ impl Here {
     pub fn goes_back_from(self, dumped: Clocks) -> bool {
         self.clocks.monotonic_ns < dumped.monotonic_ns || self.clocks.boottime_ns < dumped.boottime_ns
     }
-
-    /// What the clocks here showed at another time of the wall clock. None if that was before this machine was started, or
-    /// is yet to come: it was another machine then, or before a reboot. It is an estimate: the monotonic clock stands
-    /// still while a machine is suspended, and somebody may have set the wall clock.
-    pub fn at(self, wall: Nanoseconds) -> Option<Clocks> {
-        let ago = self.wall.minus(wall);
-        let then = self.clocks.minus(Clocks { monotonic_ns: ago, boottime_ns: ago });
-        let zero = Nanoseconds(0);
-        (ago >= zero && then.monotonic_ns >= zero && then.boottime_ns >= zero).then_some(then)
-    }
-
-    /// By how much the clocks of a process jump that was in the time namespace of here at the checkpoint, and is restored
-    /// with the clocks of the first process instead; `written` is when the file with these was written. An estimate, or
-    /// none, as for [`Here::at`].
-    pub fn jump_to(self, dumped: Clocks, written: Nanoseconds) -> Option<Clocks> {
-        Some(dumped.minus(self.at(written)?))
-    }
 }
 
 #[cfg(test)]
@@ -196,16 +179,5 @@ mod tests {
         assert!(!here.goes_back_from(clocks(100, 150)));
         assert!(here.goes_back_from(clocks(101, 0)));
         assert!(here.goes_back_from(clocks(0, 151)));
-    }
-
-    #[test]
-    fn a_jump_is_known_only_for_a_checkpoint_of_this_boot() {
-        let here = here(clocks(0, 0));
-        let at = |seconds| Nanoseconds(seconds * SECOND);
-        // 20 seconds ago the clocks here showed 80 and 130.
-        assert_eq!(here.jump_to(clocks(75, 200), at(4980)), Some(clocks(-5, 70)));
-        assert_eq!(here.jump_to(clocks(75, 200), at(4000)), None);
-        assert_eq!(here.jump_to(clocks(75, 200), at(5001)), None);
-        assert_eq!(format!("{:+}", clocks(-5, 70)), "monotonic -5.000000000 s, boottime +70.000000000 s");
     }
 }

@@ -60,13 +60,13 @@ impl Regular {
     /// # Errors
     /// `InvalidData` if it is more, also if it has grown meanwhile; then no more than that was read.
     pub fn read(self, most: u64) -> io::Result<Vec<u8>> {
-        let expected = usize::try_from(self.metadata.len().min(most)).unwrap_or(0);
-        let mut bytes = Vec::with_capacity(expected + 1);
-        self.file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > most {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {most} bytes")));
+        let too_large = || io::Error::new(io::ErrorKind::InvalidData, format!("larger than {most} bytes"));
+        if self.metadata.len() > most {
+            return Err(too_large());
         }
-        Ok(bytes)
+        let mut bytes = Vec::with_capacity(usize::try_from(self.metadata.len()).unwrap_or(0) + 1);
+        self.file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
     }
 
     /// Whether nobody but this user and root can have written it.

@@ -21,7 +21,7 @@ use nix::pty::openpty;
 use serde_json::Value;
 use tempfile::TempDir;
 use tns_shim::archive::collect::Checkpoint;
-use tns_shim::archive::compression::{Compression, decoded};
+use tns_shim::archive::compression::{Compression, Window, decoded};
 use tns_shim::criu::images::{Folder, Images, Source};
 use tns_shim::criu::{host_time, originals};
 
@@ -44,7 +44,7 @@ fn compressed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
 
 fn decompressed(bytes: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
-    decoded(bytes).unwrap().1.read_to_end(&mut all).unwrap();
+    decoded(bytes, Window::OF_ARCHIVE).unwrap().1.read_to_end(&mut all).unwrap();
     all
 }
 

@@ -10,18 +10,18 @@ use std::io::{self, Cursor, Read};
 
 use anyhow::{Context, Result, bail};
 
-use super::compression::{Compression, decoded};
+use super::compression::{Compression, Window, decoded};
 use super::members::{Kind, Member, Members, is_header};
 use super::{Sum, Summed, fill};
-use crate::criu::images::{INVENTORY_NAME, LARGEST, Source, Stored};
+use crate::criu::images::{INVENTORY_NAME, Source, Stored, largest};
 use crate::criu::{originals, record};
 use crate::text::printable;
 
 /// The most bytes that all files together may take, with what it takes to remember where they are.
-const LARGEST_SUM: u64 = LARGEST;
+const LARGEST_SUM: u64 = 64 << 20;
 
 /// What it takes to remember where a file is, in bytes, at the most.
-const COST_OF_ONE: u64 = 1024;
+const COST_OF_ONE: u64 = 1536;
 
 /// A file of a checkpoint, as it is in the archive.
 #[derive(Debug)]
@@ -30,7 +30,8 @@ pub(super) struct Kept {
     pub member: Member,
 }
 
-type Files = BTreeMap<String, Result<Kept, &'static str>>;
+/// In boxes, because a map takes room for eleven at once, also for one.
+type Files = BTreeMap<String, Result<Box<Kept>, &'static str>>;
 
 /// Where in an archive a checkpoint may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +75,7 @@ impl Checkpoint {
     /// It cannot be read, is no archive, is damaged, or holds not exactly one checkpoint.
     pub fn read(raw: impl Read) -> Result<Self> {
         let mut collector = Collector::default();
-        let (compression, stream) = decoded(raw)?;
+        let (compression, stream) = decoded(raw, Window::OF_ARCHIVE)?;
         let mut summed = Summed::new(stream);
         if !collector.tar(&mut summed, None)? {
             match compression {
@@ -118,7 +119,7 @@ impl Collector {
     /// # Errors
     /// It cannot be read, or is a damaged archive.
     pub fn blob(&mut self, name: &str, raw: &mut dyn Read) -> Result<()> {
-        let (_, mut stream) = decoded(raw).with_context(|| format!("read {name}"))?;
+        let (_, mut stream) = decoded(raw, Window::OF_BLOB).with_context(|| format!("read {name}"))?;
         self.tar(&mut stream, Some(name)).with_context(|| format!("read {name}"))?;
         Ok(())
     }
@@ -152,7 +153,8 @@ impl Collector {
 
     /// Files that are not as they should be matter only if somebody asks for them: they may be a left-over.
     fn keep(&mut self, place: Place, name: &str, member: Member, content: &mut dyn Read) -> Result<()> {
-        let size = if member.kind == Kind::File && member.size <= LARGEST { member.size } else { 0 };
+        let is_read = member.kind == Kind::File && member.size <= largest(name);
+        let size = if is_read { member.size } else { 0 };
         let names = place.folder.len() + place.blob.as_ref().map_or(0, String::len) + member.name.len();
         self.sum = self.sum.saturating_add(size).saturating_add(names as u64).saturating_add(COST_OF_ONE);
         if self.sum > LARGEST_SUM {
@@ -165,11 +167,12 @@ impl Collector {
         let kept = match member.kind {
             Kind::Other => Err("no regular file"),
             Kind::Sparse => Err("a sparse file, which CRIU does not make"),
-            Kind::File if member.size > LARGEST => Err("too large for such an image"),
+            Kind::File if !is_read => Err("too large for such an image"),
             Kind::File => {
                 let mut bytes = Vec::new();
                 content.take(size).read_to_end(&mut bytes)?;
-                Ok(Kept { bytes, member })
+                bytes.shrink_to_fit();
+                Ok(Box::new(Kept { bytes, member }))
             }
         };
         let files = self.found.entry(place).or_default();

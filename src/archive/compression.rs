@@ -13,9 +13,17 @@ use super::fill;
 /// What is read from a file at once, in bytes.
 const CHUNK: usize = 128 << 10;
 
-/// The largest window of a zstd frame that is taken into memory, as a power of two: what `zstd` itself takes without
-/// being told more.
-const WINDOW: u32 = 27;
+/// How much of what it has read zstd may need again, as a power of two of bytes: so much memory it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Window(u32);
+
+impl Window {
+    /// 128 MiB: what `zstd` itself takes without being told more.
+    pub const OF_ARCHIVE: Self = Self(27);
+
+    /// 32 MiB: no engine makes layers with a larger one. There can be one in an archive that has its own.
+    pub const OF_BLOB: Self = Self(25);
+}
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -55,7 +63,7 @@ impl Compression {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn decoded<'a>(mut raw: impl Read + 'a) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
+pub fn decoded<'a>(mut raw: impl Read + 'a, window: Window) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
     let mut start = [0; 4];
     let length = fill(&mut raw, &mut start)?;
     let start = start.get(..length).unwrap_or_default().to_vec();
@@ -66,7 +74,7 @@ pub fn decoded<'a>(mut raw: impl Read + 'a) -> io::Result<(Compression, Box<dyn 
         Compression::Gzip => Box::new(MultiGzDecoder::new(raw)),
         Compression::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(raw)?;
-            decoder.window_log_max(WINDOW)?;
+            decoder.window_log_max(window.0)?;
             Box::new(decoder)
         }
     };

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use anyhow::{Context, Result, bail};
 
 use super::collect::{Checkpoint, Kept};
-use super::compression::{Compression, Encoder, decoded};
+use super::compression::{Compression, Encoder, Window, decoded};
 use super::members::{BLOCK, checksum};
 use super::{Sum, Summed};
 use crate::criu::originals::Edit;
@@ -116,7 +116,7 @@ impl<R: Read> Read for Patched<R> {
 /// # Errors
 /// It cannot be read or written, or is not the archive any more that has the sum `expected`.
 pub fn copy(raw: impl Read, expected: Sum, patches: Vec<Patch>, to: impl Write) -> Result<Sum> {
-    let (compression, stream) = decoded(raw)?;
+    let (compression, stream) = decoded(raw, Window::OF_ARCHIVE)?;
     let mut original = Summed::new(stream);
     let mut changed = Summed::new(Patched { stream: &mut original, at: 0, patches, next: 0 });
     write(&mut changed, compression, to)?;

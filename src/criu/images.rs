@@ -43,8 +43,18 @@ pub const INVENTORY_NAME: &str = "inventory.img";
 /// The file of the clocks where the first process was in CRIU's own time namespace.
 pub const TIMENS_OF_CRIU: &str = "timens-0.img";
 
-/// The most bytes that a file may have, because it is read into memory. Those of real checkpoints have some kilobytes.
-pub const LARGEST: u64 = 64 << 20;
+/// The most bytes that a file of that name may have, because it is read into memory. pstree.img has some 20 for a process
+/// and 4 for a thread; core-PID.img some kilobytes, and 128 bytes more for each signal that waits. The others do not grow
+/// with the container, and have less than one kilobyte.
+pub fn largest(name: &str) -> u64 {
+    if name.starts_with("pstree") || name.starts_with("core-") { 16 << 20 } else { 64 << 10 }
+}
+
+/// The most bytes that all processes together may take in memory: 40,000 processes of real checkpoints.
+const LARGEST_TREE: usize = 8 << 20;
+
+/// What a process takes beside its ids-PID.img, in bytes, at the most.
+const COST_OF_ONE: usize = 128;
 
 /// One file of a checkpoint.
 #[derive(Debug)]
@@ -87,7 +97,7 @@ impl Source for Folder {
         let links = if name.ends_with(originals::SUFFIX) { Links::Refuse } else { Links::Follow };
         let Some(regular) = Regular::open(self.path(name), links)? else { return Ok(None) };
         let metadata = regular.metadata.clone();
-        let bytes = regular.read(LARGEST)?;
+        let bytes = regular.read(largest(name))?;
         let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
         Ok(Some(Stored { bytes, modified: Nanoseconds(modified) }))
     }
@@ -221,11 +231,15 @@ impl Images {
     pub fn read(source: &impl Source) -> Result<Self> {
         let (version, criu) = inventory(source)?;
         let pids = processes(source, version)?;
-        let mut tasks = Vec::with_capacity(pids.len());
+        let (mut tasks, mut sum) = (Vec::new(), 0);
         for pid in pids {
             let ids = ids(source, version, pid)?;
             if ids.is_none() && core(source, version, pid)?.state != DEAD {
                 bail!("there is no {}, of a process that is no zombie", ids_name(pid));
+            }
+            sum += COST_OF_ONE + ids.as_ref().map_or(0, |ids| ids.file.len());
+            if sum > LARGEST_TREE {
+                bail!("more than {} MiB of processes, the last one PID {pid}", LARGEST_TREE >> 20);
             }
             tasks.push(Task { pid, ids });
         }

@@ -113,9 +113,22 @@ impl Record {
     pub fn dumped_at(&self, dumped: Clocks) -> Option<Nanoseconds> {
         /// Most that CRIU is given for writing the memory of a container, which it does before the clocks.
         const LONGEST: Nanoseconds = Nanoseconds(3600 * 1_000_000_000);
+        /// They are not read at the very same time.
+        const GRAIN: Nanoseconds = Nanoseconds(1_000_000_000);
         let Clocks { monotonic_ns, boottime_ns } = dumped.minus(self.clocks);
         let fits = |passed: Nanoseconds| (Nanoseconds(0)..=LONGEST).contains(&passed);
-        (fits(monotonic_ns) && fits(boottime_ns)).then(|| self.wall_ns.plus(boottime_ns))
+        // Both pass alike; while a machine is suspended, only one does.
+        let fit = fits(monotonic_ns) && fits(boottime_ns) && monotonic_ns <= boottime_ns.plus(GRAIN);
+        fit.then(|| self.wall_ns.plus(boottime_ns))
+    }
+
+    /// Whether it was written for the checkpoint with these clocks, whose file was written then. A later checkpoint into
+    /// the same folder that leaves no record has a later file, even if its clocks would fit; so has a copy, of which this
+    /// cannot be told any more.
+    pub fn is_of(&self, dumped: Clocks, written: Nanoseconds) -> bool {
+        /// The wall clock may be set meanwhile, and a file's time may be that of a server.
+        const SLACK: u64 = 60 * 1_000_000_000;
+        self.dumped_at(dumped).is_some_and(|at| at.minus(written).0.unsigned_abs() <= SLACK)
     }
 }
 
@@ -218,5 +231,11 @@ mod tests {
         assert_eq!(record().dumped_at(clocks(99, 199)), None);
         assert_eq!(record().dumped_at(clocks(100 + 3601, 200 + 3601)), None);
         assert_eq!(record().dumped_at(clocks(100, 100)), None);
+        assert_eq!(record().dumped_at(clocks(130, 300)), at(5100));
+        assert_eq!(record().dumped_at(clocks(200, 230)), None);
+        let is_of = |dumped, written| record().is_of(dumped, Nanoseconds(written * SECOND));
+        assert!(is_of(clocks(130, 230), 5030) && is_of(clocks(130, 230), 5000) && is_of(clocks(130, 230), 5090));
+        assert!(!is_of(clocks(130, 230), 4969) && !is_of(clocks(130, 230), 5091) && !is_of(clocks(99, 199), 5000));
+        assert!(!is_of(clocks(100, 200), i64::MAX / SECOND) && !is_of(clocks(100, 200), i64::MIN / SECOND));
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::images::{Images, Source, Task, ids_name};
 use super::originals::Edit;
-use crate::clocks::{Clocks, Here};
+use super::record::{self, Record};
+use crate::clocks::{Clocks, Here, Nanoseconds};
 
 /// What is to be done to one process.
 #[derive(Debug, Serialize)]
@@ -20,8 +21,8 @@ pub struct Move {
     pub from: u32,
     /// That of the first process.
     pub to: u32,
-    /// By how much its clocks will be ahead of where they would have been. None where that cannot be known: it was not in
-    /// CRIU's time namespace, or the checkpoint was not made on this machine since it was started.
+    /// By how much its clocks will be ahead of where they would have been. None where that is not known: it was not in
+    /// CRIU's time namespace, or no record tells that the checkpoint was made on this machine since it was started.
     pub jump: Option<Clocks>,
     /// The change of its file.
     #[serde(skip)]
@@ -35,15 +36,26 @@ pub struct Move {
 pub fn plan(images: &Images, source: &impl Source, here: Here) -> Result<Vec<Move>> {
     let clocks = images.clocks(source)?;
     let Some(to) = images.first().time() else { return Ok(Vec::new()) };
+    let ahead = clocks.and_then(|(dumped, written)| ahead(source, dumped, written, here));
     let mut moves = Vec::new();
     for task in images.strays() {
         let Some((from, edit)) = task.time().zip(moved(images, task, to)?) else { continue };
-        let jump =
-            clocks.filter(|_| images.criu == Some(from)).and_then(|(dumped, written)| here.jump_to(dumped, written));
+        let jump = ahead.filter(|_| images.criu == Some(from));
         let command = images.command(source, task.pid)?;
         moves.push(Move { pid: task.pid, command, from, to, jump, edit });
     }
     Ok(moves)
+}
+
+/// By how much the clocks of the first process are ahead of those of a process in the time namespace of here.
+///
+/// The image itself has its own clocks alone: a time of the wall clock does not tell of which machine it is, nor what the
+/// clocks of that one showed. So the record is asked, if it is of this checkpoint and of this machine since it was started;
+/// that CRIU was called in the time namespace of here is assumed.
+fn ahead(source: &impl Source, dumped: Clocks, written: Nanoseconds, here: Here) -> Option<Clocks> {
+    let record = Record::read(source).ok()??;
+    let is_from_here = record.is_of(dumped, written) && record::boot_id().is_ok_and(|here| here == record.boot_id);
+    Some(record.time_namespace.offsets.minus(here.own_offsets().filter(|_| is_from_here)?))
 }
 
 /// The change that puts a process into the time namespace `to`; none if it is there, or tells none.

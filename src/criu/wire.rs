@@ -123,7 +123,7 @@ enum Value<'a> {
     Fixed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Field<'a> {
     number: u64,
     /// In the file: of the tag.
@@ -131,6 +131,34 @@ struct Field<'a> {
     /// In the file: of what follows the tag, for text and messages with their length.
     body: Range<usize>,
     value: Value<'a>,
+}
+
+impl<'a> Field<'a> {
+    /// Takes the next one; none at the end.
+    fn next(rest: &mut Cursor<'a>) -> Result<Option<Self>> {
+        if rest.is_at_end() {
+            return Ok(None);
+        }
+        let offset = rest.at;
+        let tag = rest.varint()?;
+        let number = tag >> 3;
+        if !(1..1 << 29).contains(&number) {
+            return Err(Malformed { offset, what: "a field number that protobuf does not have" });
+        }
+        let start = rest.at;
+        let value = match tag & 7 {
+            0 => Value::Number(rest.varint()?),
+            1 => rest.take(8, "the message ends within a number of eight bytes").map(|_| Value::Fixed)?,
+            2 => {
+                let length = rest.varint()?;
+                let too_long = |error| Malformed { offset: start, ..error };
+                Value::Bytes(rest.take(length, "a field is longer than its message").map_err(too_long)?)
+            }
+            5 => rest.take(4, "the message ends within a number of four bytes").map(|_| Value::Fixed)?,
+            _ => return Err(Malformed { offset, what: "a kind of field that CRIU does not use" }),
+        };
+        Ok(Some(Self { number, offset, body: start..rest.at, value }))
+    }
 }
 
 /// A number in a file, and which bytes it is.
@@ -143,10 +171,12 @@ pub struct Number {
 }
 
 /// A message whose fields are all well-formed; those that hold messages are not looked into before they are asked for.
-#[derive(Clone, Debug)]
+///
+/// It keeps where it is and nothing else: fields can be as short as two bytes, and a list of them would take many times the
+/// memory of the file. Whoever asks for one goes through all.
+#[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    fields: Vec<Field<'a>>,
-    offset: usize,
+    body: Cursor<'a>,
 }
 
 impl<'a> Message<'a> {
@@ -154,45 +184,30 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// A field is not well-formed or reaches beyond the end.
-    pub fn parse(mut cursor: Cursor<'a>) -> Result<Self> {
-        let mut fields = Vec::new();
-        let message = cursor.at;
-        while !cursor.is_at_end() {
-            let offset = cursor.at;
-            let tag = cursor.varint()?;
-            let number = tag >> 3;
-            if !(1..1 << 29).contains(&number) {
-                return Err(Malformed { offset, what: "a field number that protobuf does not have" });
-            }
-            let start = cursor.at;
-            let value = match tag & 7 {
-                0 => Value::Number(cursor.varint()?),
-                1 => cursor.take(8, "the message ends within a number of eight bytes").map(|_| Value::Fixed)?,
-                2 => {
-                    let length = cursor.varint()?;
-                    let too_long = |error| Malformed { offset: start, ..error };
-                    Value::Bytes(cursor.take(length, "a field is longer than its message").map_err(too_long)?)
-                }
-                5 => cursor.take(4, "the message ends within a number of four bytes").map(|_| Value::Fixed)?,
-                _ => return Err(Malformed { offset, what: "a kind of field that CRIU does not use" }),
-            };
-            fields.push(Field { number, offset, body: start..cursor.at, value });
-        }
-        Ok(Self { fields, offset: message })
+    pub fn parse(body: Cursor<'a>) -> Result<Self> {
+        let mut rest = body;
+        while Field::next(&mut rest)?.is_some() {}
+        Ok(Self { body })
     }
 
     /// Where it begins, in bytes from the start of the file.
     pub fn offset(&self) -> usize {
-        self.offset
+        self.body.at
     }
 
-    fn one(&self, number: u64) -> Result<Option<&Field<'a>>> {
-        let mut with_number = self.fields.iter().filter(|field| field.number == number);
-        let first = with_number.next();
-        match with_number.next() {
-            Some(second) => Err(Malformed { offset: second.offset, what: "a field is there twice" }),
-            None => Ok(first),
+    fn one(&self, number: u64) -> Result<Option<Field<'a>>> {
+        let mut rest = self.body;
+        let mut one = None;
+        while let Some(field) = Field::next(&mut rest)? {
+            if field.number != number {
+                continue;
+            }
+            if one.is_some() {
+                return Err(Malformed { offset: field.offset, what: "a field is there twice" });
+            }
+            one = Some(field);
         }
+        Ok(one)
     }
 
     /// The field `number`, which is a uint32.
@@ -204,7 +219,7 @@ impl<'a> Message<'a> {
         let malformed = |what| Err(Malformed { offset: field.offset, what });
         let Value::Number(value) = field.value else { return malformed("a field should be a number") };
         let Ok(value) = u32::try_from(value) else { return malformed("a number of more than 32 bits") };
-        Ok(Some(Number { value, bytes: field.body.clone() }))
+        Ok(Some(Number { value, bytes: field.body }))
     }
 
     /// The field `number`, which is a uint32 that has to be there.
@@ -212,7 +227,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// As [`Message::number`], or it is not there.
     pub fn required(&self, number: u64) -> Result<u32> {
-        let missing = Malformed { offset: self.offset, what: "a message lacks a field that it must have" };
+        let missing = Malformed { offset: self.offset(), what: "a message lacks a field that it must have" };
         Ok(self.number(number)?.ok_or(missing)?.value)
     }
 
@@ -222,7 +237,7 @@ impl<'a> Message<'a> {
     /// It is not there, is there twice, or is no such number.
     pub fn required_i64(&self, number: u64) -> Result<i64> {
         let Some(field) = self.one(number)? else {
-            return Err(Malformed { offset: self.offset, what: "a message lacks a field that it must have" });
+            return Err(Malformed { offset: self.offset(), what: "a message lacks a field that it must have" });
         };
         let value = if let Value::Number(value) = field.value { i64::try_from(value).ok() } else { None };
         value.ok_or(Malformed { offset: field.offset, what: "a field should be a number below 2^63" })
@@ -235,7 +250,7 @@ impl<'a> Message<'a> {
     pub fn bytes(&self, number: u64) -> Result<Option<Cursor<'a>>> {
         match self.one(number)? {
             None => Ok(None),
-            Some(Field { value: Value::Bytes(bytes), .. }) => Ok(Some(*bytes)),
+            Some(Field { value: Value::Bytes(bytes), .. }) => Ok(Some(bytes)),
             Some(field) => Err(Malformed { offset: field.offset, what: "a field should be text or a message" }),
         }
     }
@@ -245,7 +260,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// As [`Message::bytes`], or it is not there, or its own fields are not well-formed.
     pub fn message(&self, number: u64) -> Result<Self> {
-        let missing = Malformed { offset: self.offset, what: "a message lacks a field that it must have" };
+        let missing = Malformed { offset: self.offset(), what: "a message lacks a field that it must have" };
         Self::parse(self.bytes(number)?.ok_or(missing)?)
     }
 }

@@ -33,6 +33,8 @@ struct Report {
     changed: Vec<String>,
     /// What tns-shim has recorded at the checkpoint.
     record: Option<Record>,
+    /// Whether that is of this checkpoint; none if there is no record, or the image has no clocks to tell by.
+    record_fits: Option<bool>,
     /// Why there is a record, and it is not understood.
     record_problem: Option<String>,
 }
@@ -63,6 +65,7 @@ fn look(path: &Path) -> Result<Report> {
         Ok(record) => (record, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
+    let record_fits = record.as_ref().zip(clocks).map(|(record, dumped)| record.dumped_at(dumped).is_some());
     Ok(Report {
         place: checkpoint.place(path),
         verdict: if images.strays().next().is_none() { "whole" } else { "mixed" },
@@ -73,6 +76,7 @@ fn look(path: &Path) -> Result<Report> {
         held_on_host_time: host_time::is_held(&images, &checkpoint),
         changed: checkpoint.changed()?,
         record,
+        record_fits,
         record_problem,
     })
 }
@@ -89,7 +93,7 @@ fn process(checkpoint: &Checkpoint, images: &Images, task: &Task) -> Result<Proc
     Ok(Process { pid: task.pid, command: images.command(checkpoint, task.pid)?, time_ns_id: time, agrees, note })
 }
 
-fn recorded(record: &Record) -> Vec<[String; 2]> {
+fn recorded(record: &Record, fits: Option<bool>) -> Vec<[String; 2]> {
     let shown = |text: &str| printable(text, 64);
     let row = |what: &str, value: String| [what.to_owned(), value];
     let mode = match record.mode {
@@ -98,8 +102,9 @@ fn recorded(record: &Record) -> Vec<[String; 2]> {
         Mode::Host => "that of the host",
     };
     let TimeNamespace { id, offsets } = &record.time_namespace;
+    let of = if fits == Some(false) { ", of another checkpoint: its clocks do not fit" } else { "" };
     vec![
-        row("recorded", format!("{}, by tns-shim {}", shown(&record.time), shown(&record.shim))),
+        row("recorded", format!("{}, by tns-shim {}{of}", shown(&record.time), shown(&record.shim))),
         row("  container", format!("{}, {} processes", shown(&record.container), record.processes)),
         row("  clocks", record.clocks.to_string()),
         row("  time namespace", format!("{}, {mode}, offsets {offsets:+}", shown(id))),
@@ -129,7 +134,7 @@ fn text(report: &Report) -> String {
         rows.push(row("changed", format!("{}; the originals are beside", report.changed.join(", "))));
     }
     if let Some(record) = &report.record {
-        rows.extend(recorded(record));
+        rows.extend(recorded(record, report.record_fits));
     }
     if let Some(problem) = &report.record_problem {
         rows.push(row("recorded", format!("unknown: {problem}")));
