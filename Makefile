@@ -16,11 +16,11 @@ TARGET_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))
 STATIC = -C target-feature=+crt-static -C relocation-model=static
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
-SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh \
+SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
 	tests/integration/run tests/integration/helpers.bash tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
 
-.PHONY: build install uninstall demo check unit integration lint bench clean
+.PHONY: build install uninstall demo check unit integration lint fuzz bench clean
 
 build:
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
@@ -65,6 +65,10 @@ lint:
 	$(CARGO) clippy --locked --all-targets --target-dir "$(TARGET_DIR)" -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 
+# Readers of what others have written, with anything as input: each for a minute. FUZZ='600 argv' for ten minutes of one.
+fuzz:
+	fuzz/run $(FUZZ)
+
 # What the shim adds to a call, beside a program that only calls execve. Never a pass or a failure.
 # As root. N=2000 for more turns, SHIM=FILE for another build.
 bench: build
@@ -73,4 +77,5 @@ bench: build
 
 clean:
 	$(CARGO) clean --target-dir "$(TARGET_DIR)"
+	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	tests/stacks/clean

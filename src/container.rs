@@ -129,8 +129,15 @@ impl State {
         let read = || Ok(files::read(&file, Links::Refuse, MOST)?.map(String::from_utf8).transpose()?);
         let text: Result<Option<String>> = read();
         let Some(text) = text.with_context(|| format!("read {}", file.display()))? else { return Ok(None) };
-        let parse = if kind == Kind::Crun { Self::from_crun } else { Self::from_runc };
-        parse(file, text).map(Some)
+        Self::parse(kind, file, text).map(Some)
+    }
+
+    /// Reads the text of a container's state, crun's or runc's.
+    ///
+    /// # Errors
+    /// It is not understood.
+    pub fn parse(kind: Kind, file: PathBuf, text: String) -> Result<Self> {
+        if kind == Kind::Crun { Self::from_crun(file, text) } else { Self::from_runc(file, text) }
     }
 
     fn from_runc(file: PathBuf, text: String) -> Result<Self> {

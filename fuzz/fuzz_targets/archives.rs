@@ -6,7 +6,7 @@
 //! of an OCI image layout.
 //!
 //! ```text
-//! cargo +nightly fuzz run archives
+//! fuzz/run 60 archives
 //! ```
 
 #![no_main]

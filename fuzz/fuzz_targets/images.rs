@@ -4,7 +4,7 @@
 //! The first byte of the input says which file, the rest is its content. Beside the seeds, which are the files themselves:
 //!
 //! ```text
-//! cargo +nightly fuzz run images
+//! fuzz/run 60 images
 //! ```
 
 #![no_main]
