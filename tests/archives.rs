@@ -9,12 +9,12 @@
 mod handmade;
 
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use handmade::*;
 use nix::pty::openpty;
@@ -420,6 +420,57 @@ fn padding_that_somebody_uses_is_not_overwritten() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+fn signal(child: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &child.to_string()]).status().unwrap().success());
+}
+
+/// `repair` of an archive of that size, of which a byte of the copy is changed while it is still being written; none if it
+/// was too late for that.
+fn repaired_on_a_bad_disk(size: u64) -> Option<(Output, usize)> {
+    const AT: u64 = 1 << 20;
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    let mut file = File::create(&from).unwrap();
+    file.write_all(&[images(), member("checkpoint/pages-1.img", b'0', size, b"")].concat()).unwrap();
+    file.seek(SeekFrom::Current(i64::try_from(size).unwrap())).unwrap();
+    file.write_all(&END).unwrap();
+    let length = file.metadata().unwrap().len();
+    let child = Command::new(env!("CARGO_BIN_EXE_tnsctl"))
+        .args(["repair".as_ref(), from.as_os_str(), "--output".as_ref(), folder.path().join("to").as_os_str()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let copy = || {
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| *path != from).find_map(|path| File::options().write(true).open(path).ok())
+    };
+    let written = |file: &File| file.metadata().unwrap().len();
+    let began = Instant::now();
+    let copy = loop {
+        match copy() {
+            Some(copy) if written(&copy) > AT => break copy,
+            _ if began.elapsed() > Duration::from_secs(60) => panic!("nothing was written"),
+            _ => {}
+        }
+    };
+    signal(child.id(), "STOP");
+    let in_time = written(&copy) < length;
+    copy.write_all_at(b"1", AT).unwrap();
+    signal(child.id(), "CONT");
+    let output = child.wait_with_output().unwrap();
+    in_time.then(|| (output, fs::read_dir(folder.path()).unwrap().count()))
+}
+
+#[test]
+fn what_was_written_is_read_again_before_it_gets_its_name() {
+    let (output, files) = (24..31).find_map(|size| repaired_on_a_bad_disk(1 << size)).expect("too fast");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("what was written is not what should have been"), "{error}");
+    assert_eq!(files, 1, "only the original");
+}
+
 #[test]
 fn an_archive_is_never_changed_nor_anything_overwritten() {
     let folder = folder();
@@ -647,9 +698,9 @@ fn what_is_no_archive_is_refused() {
     let pipe = folder.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let refused = error(&["images", pipe.to_str().unwrap()]);
-    assert!(refused.contains("is no regular file"), "{refused}");
+    assert!(refused.contains("no regular file"), "{refused}");
     let refused = error(&["images", folder.path().join("nothing").to_str().unwrap()]);
-    assert!(refused.contains("open "), "{refused}");
+    assert!(refused.contains("there is no "), "{refused}");
 }
 
 #[test]

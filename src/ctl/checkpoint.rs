@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a path of `tnsctl images` and `tnsctl repair` names: a folder as CRIU writes it, or something that holds one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +13,7 @@ use crate::archive::collect::{self, Collector};
 use crate::archive::compression::Compression;
 use crate::criu::images::{Folder, Source, Stored};
 use crate::criu::originals;
+use crate::files::{Links, Regular};
 
 /// A checkpoint, wherever it is.
 pub(super) enum Checkpoint {
@@ -141,12 +141,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// It is something else, or cannot be read.
 pub(super) fn open_file(path: &Path) -> Result<(File, u64)> {
-    let context = || format!("open {}", path.display());
-    // A pipe would make opening wait.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).with_context(context)?;
-    let metadata = file.metadata().with_context(context)?;
-    if !metadata.is_file() {
-        bail!("{} is no regular file", path.display());
-    }
+    let opened = Regular::open(path, Links::Follow).with_context(|| format!("open {}", path.display()))?;
+    let Regular { file, metadata } = opened.with_context(|| format!("there is no {}", path.display()))?;
     Ok((file, metadata.len()))
 }
