@@ -16,6 +16,7 @@
 //! | [`bundle`], [`json`] | config.json: what it declares, and how to change only those bytes |
 //! | [`container`], [`tree`] | a container's PID 1, proven, and the processes below it |
 //! | [`timens`], [`state_view`] | making and entering time namespaces, and what the runtime must be shown inside |
+//! | [`private_mounts`], [`image_view`] | mounts that nobody else sees, and what CRIU must be shown of a checkpoint |
 //! | [`clocks`] | what clocks read here, in another time namespace, and at the checkpoint |
 //! | [`criu`] | checkpoint images: whether they can be restored, how to repair them, and the record beside them |
 //! | [`archive`] | checkpoints in archives: Podman's, containerd's |
@@ -36,9 +37,11 @@ pub mod criu;
 pub mod ctl;
 pub mod decision;
 pub mod files;
+pub mod image_view;
 pub mod invocation;
 pub mod json;
 pub mod oci_log;
+pub mod private_mounts;
 pub mod replacement;
 pub mod runtime;
 pub mod settings;

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -73,6 +73,28 @@ pub fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     let fd = c_int::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just made this descriptor (close-on-exec), and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts a private mount into the group that another one of the same file system is in, as its peer or fellow slave, see
+/// mount_namespaces(7). Both are given by a descriptor of what is mounted, and may be in different mount namespaces.
+///
+/// # Errors
+/// EINVAL if they are no such mounts; EPERM without `CAP_SYS_ADMIN` over both namespaces.
+pub fn join_mount_group(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    set_mount_group(from.as_raw_fd(), to.as_raw_fd())
+}
+
+/// Whether the kernel knows [`join_mount_group`]: it has looked at the descriptors only if it has understood the flags.
+pub fn can_join_mount_groups() -> bool {
+    set_mount_group(-1, -1).is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
+}
+
+fn set_mount_group(from: RawFd, to: RawFd) -> io::Result<()> {
+    /// `MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP`, see linux/mount.h.
+    const FLAGS: c_int = 0x4 | 0x40 | 0x100;
+    // SAFETY: the paths are NUL-terminated literals, everything else is integers.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), FLAGS) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Runs `children`, which starts children and waits for them, and takes back the SIGCHLD that they leave: where the caller

@@ -5,7 +5,8 @@
 //! CRIU makes a time namespace in two cases (criu/cr-restore.c, criu/timens.c): the first process has another number than
 //! CRIU itself had, or there is a `timens-0.img`. So every process gets CRIU's number, and that file goes. It works with
 //! every runtime, and needs neither CRIU's `join-ns` (whose configuration file runc would go on to use at the next
-//! checkpoint) nor another command line. [`originals`] takes it back before the image is restored again.
+//! checkpoint) nor another command line. CRIU is shown this, see [`image_view`](crate::image_view). The first release changed
+//! the image itself; [`originals`] tells what such a one was.
 
 use anyhow::{Context, Result};
 
@@ -30,11 +31,15 @@ pub fn plan(images: &Images, source: &impl Source) -> Result<Vec<Edit>> {
     Ok(edits)
 }
 
-/// Whether the image is one that this has changed, and that would be restored without its clocks.
-pub fn is_held(images: &Images, source: &impl Source) -> bool {
+/// Whether the first release has changed the image itself in this way, and it would be restored without its clocks.
+///
+/// # Errors
+/// It may be such a one, and what was kept of it cannot be read.
+pub fn is_held(images: &Images, source: &impl Source) -> Result<bool> {
     let first = images.first();
-    first.time().is_some()
+    let without_clocks = first.time().is_some()
         && first.time() == images.criu
-        && source.file(TIMENS_OF_CRIU).is_ok_and(|stored| stored.is_none())
-        && (originals::has(source, TIMENS_OF_CRIU) || originals::has(source, &ids_name(first.pid)))
+        && source.file(TIMENS_OF_CRIU).with_context(|| format!("read {TIMENS_OF_CRIU}"))?.is_none();
+    Ok(without_clocks
+        && (originals::has(images, source, TIMENS_OF_CRIU)? || originals::has(images, source, &ids_name(first.pid))?))
 }

@@ -40,6 +40,9 @@ const TIMENS: Kind = Kind { magic: 0x4311_4433, common: true };
 /// The file that every checkpoint has, and no two checkpoints alike.
 pub const INVENTORY_NAME: &str = "inventory.img";
 
+/// The file of the processes.
+pub const PSTREE_NAME: &str = "pstree.img";
+
 /// The file of the clocks where the first process was in CRIU's own time namespace.
 pub const TIMENS_OF_CRIU: &str = "timens-0.img";
 
@@ -221,6 +224,8 @@ pub struct Images {
     tasks: Vec<Task>,
     /// The time namespace that CRIU itself was in, which is that of whoever called it.
     pub criu: Option<u32>,
+    /// No other checkpoint has such an inventory: it tells CRIU's run (since 4.1) or the time (with memory tracking).
+    pub unique: bool,
 }
 
 impl Images {
@@ -229,7 +234,7 @@ impl Images {
     /// # Errors
     /// A file is missing, cannot be read, or is not understood; the message tells the file and the offset in it.
     pub fn read(source: &impl Source) -> Result<Self> {
-        let (version, criu) = inventory(source)?;
+        let Inventory { version, criu, unique } = inventory(source)?;
         let pids = processes(source, version)?;
         let (mut tasks, mut sum) = (Vec::new(), 0);
         for pid in pids {
@@ -243,7 +248,7 @@ impl Images {
             }
             tasks.push(Task { pid, ids });
         }
-        let images = Self { version, tasks, criu };
+        let images = Self { version, tasks, criu, unique };
         let first = images.first();
         if first.ids.is_none() {
             bail!("there is no {}, of the first process", ids_name(first.pid));
@@ -278,7 +283,7 @@ impl Images {
     /// As [`Images::read`].
     pub fn clocks(&self, source: &impl Source) -> Result<Option<(Clocks, Nanoseconds)>> {
         let of_its_own = self.first().time().filter(|time| Some(*time) != self.criu);
-        let name = of_its_own.map_or_else(|| TIMENS_OF_CRIU.to_owned(), |time| format!("timens-{time}.img"));
+        let name = self.clocks_name(self.first().time());
         let Some(stored) = source.file(&name).with_context(|| format!("read {name}"))? else {
             if of_its_own.is_some() {
                 bail!("there is no {name}, for the clocks of the first process");
@@ -290,6 +295,12 @@ impl Images {
                 Clocks { monotonic_ns: timespec(&message.message(1)?)?, boottime_ns: timespec(&message.message(2)?)? };
             Ok(Some((clocks, stored.modified)))
         })
+    }
+
+    /// The name of the file with the clocks of a first process that was in the time namespace `time`.
+    pub fn clocks_name(&self, time: Option<u32>) -> String {
+        let of_its_own = time.filter(|time| Some(*time) != self.criu);
+        of_its_own.map_or_else(|| TIMENS_OF_CRIU.to_owned(), |time| format!("timens-{time}.img"))
     }
 
     /// The name that the kernel has of process `pid`, control characters escaped.
@@ -313,8 +324,14 @@ fn required(source: &impl Source, name: &str) -> Result<Stored> {
     source.file(name).with_context(|| format!("read {name}"))?.ok_or_else(|| anyhow!("there is no {name}"))
 }
 
-/// The version, and the time namespace of CRIU itself.
-fn inventory(source: &impl Source) -> Result<(Version, Option<u32>)> {
+/// What is read of inventory.img.
+struct Inventory {
+    version: Version,
+    criu: Option<u32>,
+    unique: bool,
+}
+
+fn inventory(source: &impl Source) -> Result<Inventory> {
     let name = INVENTORY_NAME;
     let file = required(source, name)?.bytes;
     INVENTORY.read_one(Version::Two, name, &file, |message| {
@@ -324,13 +341,14 @@ fn inventory(source: &impl Source) -> Result<(Version, Option<u32>)> {
             _ => return Err(Malformed { offset: message.offset(), what: "an unknown version of the image format" }),
         };
         let own = message.message(3)?;
-        Ok((version, own.number(12)?.map(|time| time.value)))
+        let unique = message.bytes(13)?.is_some() || message.required_i64(8).is_ok();
+        Ok(Inventory { version, criu: own.number(12)?.map(|time| time.value), unique })
     })
 }
 
 /// The PID of every process, parents before children; there is at least one.
 fn processes(source: &impl Source, version: Version) -> Result<Vec<u32>> {
-    let name = "pstree.img";
+    let name = PSTREE_NAME;
     let file = required(source, name)?.bytes;
     PSTREE.read(version, name, &file, |cursor| {
         let mut known = BTreeSet::new();

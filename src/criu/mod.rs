@@ -8,10 +8,12 @@
 //! | [`repair`] | all processes into the time namespace of the first one |
 //! | [`host_time`] | all processes into the host's |
 //! | [`originals`] | changes that can be taken back |
+//! | [`lock`] | no reading between two changes |
 //! | [`record`] | what was true at the checkpoint, beside the image |
 
 pub mod host_time;
 pub mod images;
+pub mod lock;
 pub mod originals;
 pub mod record;
 pub mod repair;

@@ -2,24 +2,34 @@
 //! Changing files of a checkpoint so that every change can be taken back.
 //!
 //! The original stays beside its file as `NAME.tns-orig`, the very same file under another name where the file system can
-//! do that. `inventory.img.tns-orig` is a copy and says which checkpoint the originals are of: CRIU writes another
-//! inventory each time, and a later checkpoint into the same folder leaves it behind.
+//! do that. A later checkpoint into the same folder leaves it behind, so two copies say which one the originals are of:
+//! `inventory.img.tns-orig`, and `clocks.tns-orig` of the file with the clocks. The inventory alone does not: before CRIU 4.1 two
+//! checkpoints can have equal ones. The clocks, in nanoseconds, differ.
+//!
+//! The first release kept the inventory only, and changed images at restore. Its originals count if the inventory is
+//! unique, if the image lacks what every checkpoint has, or if they are not older than the checkpoint.
 //!
 //! All new files are written before the first one takes its place; from then on, whatever interrupts this leaves for every
 //! file the old or the new one, and the next change or undo goes on from there. A file that is changed again keeps its
 //! first original.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::images::{Folder, INVENTORY_NAME, Images, Source, TIMENS_OF_CRIU};
+use super::images::{Folder, INVENTORY_NAME, Images, LARGEST, PSTREE_NAME, Source, Stored, TIMENS_OF_CRIU, ids_name};
+use crate::clocks::Nanoseconds;
+use crate::files::{self, Links};
 use crate::replacement::Replacement;
 
 /// What the name of an original ends with.
 pub const SUFFIX: &str = ".tns-orig";
+
+/// The copy of the file with the clocks.
+const CLOCKS: &str = "clocks.tns-orig";
 
 /// One file and what becomes of it.
 #[derive(Debug)]
@@ -43,7 +53,7 @@ pub fn apply<'a>(images: &Images, folder: &Folder, edits: impl IntoIterator<Item
         let path = folder.path(name);
         let context = || format!("replace {}", path.display());
         let metadata = fs::symlink_metadata(&path).with_context(context)?;
-        if !metadata.is_file() || fs::read(&path).with_context(context)? != *before {
+        if !metadata.is_file() || read(&path).with_context(context)? != *before {
             bail!("{} is a link, or somebody has changed it just now", path.display());
         }
         if let Some(after) = after {
@@ -53,7 +63,7 @@ pub fn apply<'a>(images: &Images, folder: &Folder, edits: impl IntoIterator<Item
     if edits.clone().into_iter().next().is_none() {
         return Ok(());
     }
-    begin(folder)?;
+    begin(images, folder)?;
     for edit in edits.clone() {
         keep(images, folder, edit)?;
     }
@@ -70,33 +80,85 @@ fn original(name: &str) -> String {
     format!("{name}{SUFFIX}")
 }
 
-fn required(source: &impl Source, name: &str) -> Result<Vec<u8>> {
-    let stored = source.file(name).with_context(|| format!("read {name}"))?;
-    Ok(stored.with_context(|| format!("there is no {name}"))?.bytes)
+/// A file as it is: never where a link leads.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    files::read(path, Links::Refuse, LARGEST)?.context("it is not there")
+}
+
+fn file(source: &impl Source, name: &str) -> Result<Option<Stored>> {
+    source.file(name).with_context(|| format!("read {name}"))
+}
+
+/// The original of the file, if there is one.
+fn kept(source: &impl Source, name: &str) -> Result<Option<Vec<u8>>> {
+    Ok(file(source, &original(name))?.map(|stored| stored.bytes))
 }
 
 /// Whether the originals, if any, are of the checkpoint that is there now.
-fn are_current(source: &impl Source) -> Result<bool> {
-    let name = original(INVENTORY_NAME);
-    let kept = source.file(&name).with_context(|| format!("read {name}"))?;
-    Ok(kept.is_some_and(|kept| required(source, INVENTORY_NAME).is_ok_and(|now| now == kept.bytes)))
+fn are_current(images: &Images, source: &impl Source) -> Result<bool> {
+    let Some(copy) = file(source, &original(INVENTORY_NAME))? else { return Ok(false) };
+    if file(source, INVENTORY_NAME)?.is_none_or(|now| now.bytes != copy.bytes) {
+        return Ok(false);
+    }
+    if let Some(clocks) = file(source, CLOCKS)? {
+        return Ok(clocks_file(images, source)?.is_some_and(|now| now.bytes == clocks.bytes));
+    }
+    // CRIU makes no image of the one kind or of the other.
+    let is_held = images.first().time() == images.criu && file(source, TIMENS_OF_CRIU)?.is_none();
+    if images.unique || is_held {
+        return Ok(true);
+    }
+    let pstree = file(source, PSTREE_NAME)?;
+    Ok(pstree.is_some_and(|pstree| pstree.modified <= copy.modified))
+}
+
+/// The file with the clocks of the first process as it was before it was changed, if the clocks were dumped.
+fn clocks_file(images: &Images, source: &impl Source) -> Result<Option<Stored>> {
+    let first = ids_name(images.first().pid);
+    let time = match kept(source, &first)? {
+        Some(original) => images.understand_ids(&first, original)?.time,
+        None => images.first().time(),
+    };
+    let name = images.clocks_name(time);
+    match file(source, &name)? {
+        Some(now) => Ok(Some(now)),
+        None => file(source, &original(&name)),
+    }
 }
 
 /// Says which checkpoint the originals are of, and takes away those of another one, which is no longer there.
-fn begin(folder: &Folder) -> Result<()> {
-    if are_current(folder)? {
-        return Ok(());
+fn begin(images: &Images, folder: &Folder) -> Result<()> {
+    let are_current = are_current(images, folder)?;
+    if !are_current {
+        for name in names(folder)? {
+            let path = folder.path(&original(&name));
+            fs::remove_file(&path).with_context(|| format!("take away {}, of another checkpoint", path.display()))?;
+        }
     }
-    for name in names(folder)? {
-        let path = folder.path(&original(&name));
-        fs::remove_file(&path).with_context(|| format!("take away {}, of another checkpoint", path.display()))?;
-    }
-    let path = folder.path(INVENTORY_NAME);
-    let copy = || {
-        let metadata = fs::metadata(&path)?;
-        Replacement::write(&folder.path(&original(INVENTORY_NAME)), &metadata, &[&fs::read(&path)?])?.take_place()
+    let like = folder.path(INVENTORY_NAME);
+    let copy = |bytes: Vec<u8>, to: &str| {
+        let write = || Replacement::write(&folder.path(to), &fs::metadata(&like)?, &[&bytes])?.take_place();
+        write().with_context(|| format!("write {to}"))
     };
-    copy().with_context(|| format!("copy {}", path.display()))
+    if let Some(clocks) = clocks_file(images, folder)? {
+        copy(clocks.bytes, CLOCKS)?;
+    } else if !are_current {
+        remove(folder, CLOCKS)?;
+    }
+    // Last, because without it nothing counts.
+    match file(folder, INVENTORY_NAME)? {
+        Some(inventory) if !are_current => copy(inventory.bytes, &original(INVENTORY_NAME)),
+        _ => Ok(()),
+    }
+}
+
+fn remove(folder: &Folder, name: &str) -> Result<()> {
+    match fs::remove_file(folder.path(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("take away {name}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Gives the file its second name.
@@ -104,7 +166,7 @@ fn keep(images: &Images, folder: &Folder, Edit { name, before, .. }: &Edit) -> R
     let [path, original] = [folder.path(name), folder.path(&original(name))];
     let context = || format!("keep {} as {}", path.display(), original.display());
     match fs::symlink_metadata(&original) {
-        Ok(_) if is_original(images, name, &fs::read(&original).with_context(context)?, Some(before)) => return Ok(()),
+        Ok(_) if is_original(images, name, &read(&original).with_context(context)?, Some(before)) => return Ok(()),
         Ok(_) => bail!("{} is not the original of {}", original.display(), path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(context),
@@ -149,36 +211,101 @@ pub fn names(folder: &Folder) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// A checkpoint as it was before its files were changed.
+#[derive(Debug)]
+pub struct Unchanged<'a, S> {
+    source: &'a S,
+    /// By the name of the file.
+    originals: BTreeMap<String, Vec<u8>>,
+}
+
+impl<'a, S: Source> Unchanged<'a, S> {
+    /// As it is there: nothing in it counts as changed.
+    pub fn as_it_is(source: &'a S) -> Self {
+        Self { source, originals: BTreeMap::new() }
+    }
+
+    /// Looks at it through the originals beside its files, if they are this checkpoint's.
+    ///
+    /// # Errors
+    /// One cannot be read, or is not what the file was made of.
+    pub fn through_originals(images: &Images, source: &'a S) -> Result<Self> {
+        let mut unchanged = Self::as_it_is(source);
+        if !are_current(images, source)? {
+            return Ok(unchanged);
+        }
+        let names = images.tasks().iter().map(|task| ids_name(task.pid)).chain([TIMENS_OF_CRIU.to_owned()]);
+        for name in names {
+            let Some(original) = kept(source, &name)? else { continue };
+            ensure_original(images, source, &name, &original)?;
+            unchanged.originals.insert(name, original);
+        }
+        Ok(unchanged)
+    }
+
+    /// The files that were changed, and what they were.
+    pub fn originals(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.originals
+    }
+}
+
+impl<S: Source> Source for Unchanged<'_, S> {
+    fn file(&self, name: &str) -> io::Result<Option<Stored>> {
+        let stored = self.source.file(name)?;
+        let Some(original) = self.originals.get(name) else { return Ok(stored) };
+        let modified = match stored {
+            Some(stored) => stored.modified,
+            None => self.source.file(INVENTORY_NAME)?.map_or(Nanoseconds(0), |inventory| inventory.modified),
+        };
+        Ok(Some(Stored { bytes: original.clone(), modified }))
+    }
+}
+
+fn ensure_original(images: &Images, source: &impl Source, name: &str, before: &[u8]) -> Result<()> {
+    let now = file(source, name)?.map(|stored| stored.bytes);
+    if !is_original(images, name, before, now.as_deref()) {
+        bail!("{name} is not what is made of {} here: somebody else has changed it", original(name));
+    }
+    Ok(())
+}
+
 /// Whether the original of the file is beside it.
-pub fn has(source: &impl Source, name: &str) -> bool {
-    source.file(&original(name)).is_ok_and(|kept| kept.is_some()) && are_current(source).unwrap_or(false)
+///
+/// # Errors
+/// It cannot be read.
+pub fn has(images: &Images, source: &impl Source, name: &str) -> Result<bool> {
+    Ok(kept(source, name)?.is_some() && are_current(images, source)?)
 }
 
 /// Puts all originals back, and tells whose.
 ///
 /// # Errors
-/// They are of another checkpoint, which a later one into this folder has overwritten. Then none is put back.
+/// They are of another checkpoint, which a later one into this folder has overwritten, or may be. Then none is put back.
 pub fn undo(folder: &Folder, images: &Images, dry_run: bool) -> Result<Vec<String>> {
     let names = names(folder)?;
     if names.is_empty() {
         return Ok(names);
     }
-    if !are_current(folder)? {
-        bail!("the originals are of another checkpoint: {INVENTORY_NAME} is not {}", original(INVENTORY_NAME));
+    if !are_current(images, folder)? {
+        bail!(
+            "the originals are of another checkpoint, or it cannot be told that they are not: {} and {CLOCKS} do not tell of              the one that is there",
+            original(INVENTORY_NAME)
+        );
     }
     for name in &names {
-        let before = required(folder, &original(name))?;
-        let now = folder.file(name).with_context(|| format!("read {name}"))?.map(|stored| stored.bytes);
-        if !is_original(images, name, &before, now.as_deref()) {
-            bail!("{name} is not what is made of {} here: somebody else has changed it", original(name));
+        let path = folder.path(name);
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            bail!("{} is no regular file: nothing is put in its place", path.display());
         }
+        let before = kept(folder, name)?.with_context(|| format!("there is no {}", original(name)))?;
+        ensure_original(images, folder, name, &before)?;
     }
     if !dry_run {
         for name in &names {
             put_back(folder, name)?;
         }
-        let copy = folder.path(&original(INVENTORY_NAME));
-        fs::remove_file(&copy).with_context(|| format!("take away {}", copy.display()))?;
+        remove(folder, &original(INVENTORY_NAME))?;
+        remove(folder, CLOCKS)?;
         sync(folder)?;
     }
     Ok(names)

@@ -27,7 +27,7 @@ struct Report {
     offsets_here: Option<Clocks>,
     /// A clock of the container would go back if it were restored into the time namespace of here instead.
     goes_back_on_host_time: Option<bool>,
-    /// A restore with `restore.clocks = "host"` has taken its clocks away; `tnsctl repair --undo` brings them back.
+    /// A restore by the first release with `restore.clocks = "host"` has taken its clocks away; `tnsctl repair --undo` brings them back.
     held_on_host_time: bool,
     /// The files that were changed, whose originals are beside.
     changed: Vec<String>,
@@ -73,7 +73,7 @@ fn look(path: &Path) -> Result<Report> {
         clocks,
         offsets_here: clocks.and_then(|clocks| here.offsets_to(clocks)),
         goes_back_on_host_time: clocks.map(|clocks| here.goes_back_from(clocks)),
-        held_on_host_time: host_time::is_held(&images, &checkpoint),
+        held_on_host_time: host_time::is_held(&images, &checkpoint)?,
         changed: checkpoint.changed()?,
         record,
         record_fits,

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! restore: first an image that CRIU can restore, with the clocks that are asked for, then what config.json says.
+//! restore: first an image that CRIU can restore, with the clocks that are asked for, then what config.json says. The image
+//! itself stays as it is: what CRIU must see changed, it is shown.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::{Call, create};
 use crate::clocks::{Clocks, Here, Nanoseconds};
-use crate::criu::images::{Folder, INVENTORY_NAME, Images};
+use crate::criu::images::{Folder, INVENTORY_NAME, Images, Source as _};
+use crate::criu::originals::{Edit, Unchanged};
 use crate::criu::record::{self, Record};
 use crate::criu::repair::{self, Move};
-use crate::criu::{host_time, originals};
+use crate::criu::{
+    host_time,
+    lock::{self, Lock},
+};
 use crate::decision::{self, Action, Decision, ImageFacts};
+use crate::image_view::{self, Shown};
 use crate::invocation::Operands;
 use crate::runtime::abilities::Kind;
 use crate::settings::Restore;
@@ -26,40 +33,75 @@ pub(super) fn restore(call: &Call<'_>) -> Result<()> {
 }
 
 /// An image that was understood.
-struct Looked {
+struct Looked<'a> {
+    /// What the folder holds, but for what an earlier release has taken from it.
+    source: Unchanged<'a, Folder>,
     images: Images,
     /// The first process's clocks, and when their file was written.
     clocks: Option<(Clocks, Nanoseconds)>,
     here: Here,
+    _lock: Lock,
 }
 
-impl Looked {
+/// An earlier release has taken the image's clocks away, and what it kept of them is not to be used.
+#[derive(Debug)]
+struct Lost;
+
+impl fmt::Display for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(
+            "the image was changed for a restore on the host's time, and what it was before cannot be told: with it the \
+             container would be on the host's time, whatever is asked for",
+        )
+    }
+}
+
+impl<'a> Looked<'a> {
     /// None if there is no image.
-    fn at(folder: &Folder) -> Result<Option<Self>> {
+    fn at(folder: &'a Folder) -> Result<Option<Self>> {
         if !folder.path(INVENTORY_NAME).exists() {
             return Ok(None);
         }
-        let mut images = Images::read(folder)?;
-        // Of an earlier restore. Whatever is asked for now begins with the checkpoint as it was made.
-        if host_time::is_held(&images, folder) {
-            originals::undo(folder, &images, false).context("give the checkpoint image its clocks back")?;
-            images = Images::read(folder)?;
+        let lock = lock::shared(folder)?;
+        let mut source = Unchanged::as_it_is(folder);
+        let mut images = Images::read(&source)?;
+        // The first release changed images themselves. Whatever is asked for now begins with the checkpoint as it was made.
+        if host_time::is_held(&images, &source).context(Lost)? {
+            source = Unchanged::through_originals(&images, folder).context(Lost)?;
+            images = Images::read(&source).context(Lost)?;
         }
-        let clocks = images.clocks(folder)?;
-        Ok(Some(Self { images, clocks, here: Here::look()? }))
+        let clocks = images.clocks(&source)?;
+        Ok(Some(Self { source, images, clocks, here: Here::look()?, _lock: lock }))
     }
 
     /// By how much the clocks jump on the time of here.
     fn jump(&self) -> Option<Clocks> {
         self.clocks.map(|(dumped, _)| self.here.clocks.minus(dumped))
     }
+
+    /// What has to be shown, so that these edits are seen made.
+    fn shown(&self, folder: &Folder, edits: Vec<Edit>) -> Result<Shown> {
+        let originals = self.source.originals().iter().map(|(name, bytes)| (name.clone(), Some(bytes.clone())));
+        let edits = edits.into_iter().map(|edit| (edit.name, edit.after));
+        let mut shown: Shown = originals.chain(edits).collect();
+        for name in shown.keys().cloned().collect::<Vec<_>>() {
+            let there = folder.file(&name).with_context(|| format!("read {name}"))?.map(|stored| stored.bytes);
+            if shown.get(&name) == Some(&there) {
+                shown.remove(&name);
+            }
+        }
+        Ok(shown)
+    }
 }
 
-/// Repairs a mixed image, holds one on the host's time, and tells whether it is. What goes wrong here stops the restore
-/// only if something was asked for by name: else CRIU decides.
+/// Shows CRIU a mixed image repaired, or one without its clocks to hold the container on the host's time; tells whether that
+/// is so. What is not understood stops the restore only if something was asked for by name: else CRIU decides.
 fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
     let folder = Folder(image_folder(&call.operands, call.abilities.kind));
-    let looked = Looked::at(&folder);
+    let looked = match Looked::at(&folder) {
+        Err(error) if error.is::<Lost>() => return Err(error),
+        looked => looked,
+    };
     let facts = match &looked {
         Ok(None) => ImageFacts::Missing,
         Err(error) => ImageFacts::NotUnderstood(format!("{error:#}, in {}", folder.0.display())),
@@ -71,37 +113,56 @@ fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
     };
     let action = call.take(decision::image(facts, wanted))?;
     let Ok(Some(looked)) = looked else { return Ok(false) };
-    match action {
-        Action::RepairImage => match repair(&folder, &looked) {
-            Ok(moves) => log::warn!("{}", report(&folder.0, &moves)),
+    let on_host_time = action == Action::HoldOnHostTime;
+    let edits = match action {
+        Action::RepairImage => match repair::plan(&looked.images, &looked.source, looked.here) {
+            Ok(moves) => {
+                log::warn!("{}", report(&folder.0, &moves));
+                moves.into_iter().map(|one| one.edit).collect()
+            }
             Err(error) => {
                 call.take(Decision::hindered(format!("the checkpoint image could not be repaired: {error:#}")))?;
+                Vec::new()
             }
         },
-        Action::HoldOnHostTime => {
-            host_time::plan(&looked.images, &folder)
-                .and_then(|edits| originals::apply(&looked.images, &folder, &edits))
-                .context("keep the container on the host's time, as restore.clocks asks")?;
-        }
-        _ => {}
-    }
-    let on_host_time = action == Action::HoldOnHostTime;
-    if let Some(text) = drift(&folder, &looked, on_host_time) {
+        Action::HoldOnHostTime => host_time::plan(&looked.images, &looked.source)
+            .context("keep the container on the host's time, as restore.clocks asks")?,
+        _ => Vec::new(),
+    };
+    let shown = looked.shown(&folder, edits)?;
+    if let Some(text) = drift(&looked, on_host_time) {
         log::info!("{text}");
+    }
+    if !shown.is_empty() {
+        image_view::show(&folder.0, &shown).with_context(|| no_view(&folder.0, &action))?;
     }
     Ok(on_host_time)
 }
 
-fn repair(folder: &Folder, looked: &Looked) -> Result<Vec<Move>> {
-    let moves = repair::plan(&looked.images, folder, looked.here)?;
-    originals::apply(&looked.images, folder, moves.iter().map(|one| &one.edit))?;
-    Ok(moves)
+/// What to do where CRIU cannot be shown another image than there is.
+fn no_view(folder: &Path, action: &Action) -> String {
+    let image = folder.display();
+    match action {
+        Action::RepairImage => format!(
+            "the checkpoint image is mixed, and CRIU cannot be shown it repaired; `tnsctl repair {image} --output NEW` makes a \
+             copy that can be restored"
+        ),
+        Action::HoldOnHostTime => {
+            "restore.clocks asks for the host's, and CRIU cannot be shown the checkpoint image without \
+                                   its clocks; `continue` needs no view"
+                .to_owned()
+        }
+        _ => format!(
+            "an earlier restore has taken the clocks out of the checkpoint image, and CRIU cannot be shown it with them; \
+             `tnsctl repair --undo {image}` brings them back"
+        ),
+    }
 }
 
 /// How long the container was away, by the wall clock and by its own. None if the image does not tell.
-fn drift(folder: &Folder, looked: &Looked, on_host_time: bool) -> Option<String> {
+fn drift(looked: &Looked<'_>, on_host_time: bool) -> Option<String> {
     let (dumped, written) = looked.clocks?;
-    let record = Record::read(folder).unwrap_or_else(|error| {
+    let record = Record::read(&looked.source).unwrap_or_else(|error| {
         log::debug!("{error:#}");
         None
     });
@@ -143,7 +204,7 @@ fn report(folder: &Path, moves: &[Move]) -> String {
         .collect();
     format!(
         "the checkpoint image in {} was mixed and could not have been restored; moved to the time namespace of the first \
-         process: {}. The originals are beside, `tnsctl repair --undo` puts them back",
+         process: {}. The image itself stays as it is, `tnsctl repair` changes it for good",
         folder.display(),
         names.join("; ")
     )

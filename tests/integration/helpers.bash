@@ -167,6 +167,9 @@ other_machine() { # other_machine SECONDS
 }
 elsewhere() { nsenter --time="$THERE" -- "$@"; }
 
+# Everything about every file of an image: content, inode, mode, owner, times of change.
+snapshot() { (cd "$1" && find . -printf '%y %P %i %m %U %G %T@ %C@\n' | sort && find . -type f -exec sha256sum {} + | sort); }
+
 runtime_version() { "$TNS_RUNTIME" --version | head -n 1 | awk '{ print $3 }'; }
 at_least() { [[ $(printf '%s\n%s\n' "$1" "$(runtime_version)" | sort -V | head -n 1) == "$1" ]]; }
 
