@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::criu::images::INVENTORY_NAME;
-use crate::private_mounts::{self, Covered, path_of};
+use crate::private_mounts::{self, Cover};
 
 /// The folder in the view that is the image folder itself.
 const REAL: &str = ".tns-shim-real";
@@ -32,13 +32,12 @@ pub type Shown = BTreeMap<String, Option<Vec<u8>>>;
 /// # Errors
 /// EPERM without `CAP_SYS_ADMIN`, and others as mounting has them.
 pub fn show(folder: &Path, files: &Shown) -> Result<()> {
-    let covered = Covered::new(folder)?;
-    fill(&covered, files).with_context(|| format!("make a view of {}", folder.display()))
+    let cover = Cover::new(folder, Some(REAL))?;
+    fill(&cover.path(), files).with_context(|| format!("make a view of {}", folder.display()))
 }
 
-fn fill(covered: &Covered, files: &Shown) -> Result<()> {
-    let [view, real] = [path_of(&covered.cover), path_of(&covered.below)];
-    covered.show_below_as(REAL)?;
+fn fill(view: &Path, files: &Shown) -> Result<()> {
+    let real = view.join(REAL);
     for entry in fs::read_dir(&real)? {
         let entry = entry?;
         let (name, kind) = (entry.file_name(), entry.file_type()?);

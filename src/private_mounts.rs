@@ -23,59 +23,59 @@ use crate::sys;
 
 /// A folder that this process sees covered by an empty one.
 #[derive(Debug)]
-pub struct Covered {
-    /// What was there (`O_PATH`).
-    pub below: File,
-    /// What is there now (`O_PATH`): a tmpfs, with mode and owner of what it covers.
-    pub cover: File,
-}
+pub struct Cover(File);
 
-impl Covered {
-    /// Makes this process, and what it becomes, see an empty `folder`, in a mount namespace of its own.
+impl Cover {
+    /// Makes this process, and what it becomes, see an empty `folder` of the same mode and owner, in a mount namespace of its
+    /// own. What was there is seen in a folder in it, if `window` names one.
     ///
     /// # Errors
     /// EPERM without `CAP_SYS_ADMIN`; ENOENT if there is no such folder; the folder cannot be covered without the host
     /// seeing it. Then everything is seen as it is, though perhaps in a new mount namespace.
-    pub fn new(folder: &Path) -> Result<Self> {
-        let context = || format!("cover {}", folder.display());
-        let outside = Mount::of(&place(folder).with_context(context)?).with_context(context)?;
-        unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
-        // Files that are open lead to mounts of the namespace that they were opened in.
-        let below = place(folder).with_context(context)?;
-        let inside = Mount::of(&below).with_context(context)?;
-        let apart = inside.take_out_of_its_group().with_context(context)?;
-        let covered = Self::mounted_over(below, folder).with_context(context);
-        if apart && let Err(error) = sys::join_mount_group(outside.root.as_fd(), inside.root.as_fd()) {
-            log::warn!("{}: put the mount that it lies on back into its group: {error}", folder.display());
-        }
-        covered
+    pub fn new(folder: &Path, window: Option<&str>) -> Result<Self> {
+        Self::make(folder, window).with_context(|| format!("cover {}", folder.display()))
     }
 
-    fn mounted_over(below: File, folder: &Path) -> Result<Self> {
+    fn make(folder: &Path, window: Option<&str>) -> Result<Self> {
+        let outside = Mount::of(&place(folder)?)?;
+        unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
+        // Files that are open lead to mounts of the namespace that they were opened in.
+        let below = place(folder)?;
+        let inside = Mount::of(&below)?;
+        let apart = inside.take_out_of_its_group()?;
+        let cover = Self::mounted_over(&below, folder, window);
+        if apart && let Err(error) = sys::join_mount_group(outside.root.as_fd(), inside.root.as_fd()) {
+            log::warn!("put the mount that {} lies on back into its group: {error}", folder.display());
+        }
+        cover
+    }
+
+    fn mounted_over(below: &File, folder: &Path, window: Option<&str>) -> Result<Self> {
         let metadata = below.metadata()?;
+        // Before it is covered, or the copy would have the cover as well.
+        let copy = window.map(|_| sys::copy_mounts(below.as_fd()).context("copy the mount")).transpose()?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         // Without the sticky bit: in such a folder, links are followed only where their owner is the reader's.
         let options = format!("mode={:o},uid={},gid={}", metadata.mode() & 0o777, metadata.uid(), metadata.gid());
-        mount(Some("tmpfs"), &path_of(&below), Some("tmpfs"), flags, Some(options.as_str()))
-            .context("mount a tmpfs")?;
-        let cover = place(folder)?;
-        ensure!(cover.metadata()?.dev() != metadata.dev(), "something else is seen there");
-        Ok(Self { below, cover })
+        mount(Some("tmpfs"), &path_of(below), Some("tmpfs"), flags, Some(options.as_str())).context("mount a tmpfs")?;
+        let cover = Self(place(folder)?);
+        ensure!(cover.0.metadata()?.dev() != metadata.dev(), "something else is seen there");
+        if let Some((name, copy)) = window.zip(copy) {
+            let place = cover.path().join(name);
+            fs::create_dir(&place)?;
+            sys::attach_mounts(copy.as_fd(), self::place(&place)?.as_fd()).context("mount what was there")?;
+        }
+        Ok(cover)
     }
 
-    /// Shows what was covered, in a folder of this name in the cover.
-    ///
-    /// # Errors
-    /// There is something of that name, or it cannot be mounted.
-    pub fn show_below_as(&self, name: &str) -> Result<()> {
-        let place = path_of(&self.cover).join(name);
-        fs::create_dir(&place)?;
-        bind(&path_of(&self.below), &place)
+    /// A way to it that does not depend on what paths name by now.
+    pub fn path(&self) -> PathBuf {
+        path_of(&self.0)
     }
 
     /// Takes the cover away again.
     pub fn lift(self) {
-        if let Err(error) = umount2(&path_of(&self.cover), MntFlags::MNT_DETACH) {
+        if let Err(error) = umount2(&self.path(), MntFlags::MNT_DETACH) {
             log::warn!("unmount what covers a folder: {error}");
         }
     }
@@ -90,8 +90,7 @@ pub fn bind(folder: &Path, place: &Path) -> Result<()> {
         .with_context(|| format!("bind {}", folder.display()))
 }
 
-/// A way to what is open that does not depend on what paths name by now.
-pub fn path_of(file: &File) -> PathBuf {
+fn path_of(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 

@@ -90,10 +90,40 @@ pub fn can_join_mount_groups() -> bool {
 }
 
 fn set_mount_group(from: RawFd, to: RawFd) -> io::Result<()> {
-    /// `MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP`, see linux/mount.h.
-    const FLAGS: c_int = 0x4 | 0x40 | 0x100;
+    /// `MOVE_MOUNT_SET_GROUP`, see linux/mount.h.
+    const SET_GROUP: c_int = 0x100;
+    move_mount(from, to, SET_GROUP)
+}
+
+/// A copy of a mount from a folder on, with all that is mounted below it, not attached to anything, see `open_tree(2)`
+/// (Linux 5.2). The folder is given by a descriptor.
+///
+/// # Errors
+/// EINVAL if it is not in this mount namespace; EPERM without `CAP_SYS_ADMIN`.
+pub fn copy_mounts(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE`, see linux/mount.h and linux/fcntl.h.
+    const FLAGS: c_int = 0x1 | libc::O_CLOEXEC | libc::AT_EMPTY_PATH | 0x8000;
+    // SAFETY: the path is a NUL-terminated literal, everything else is integers.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, folder.as_raw_fd(), c"".as_ptr(), FLAGS) };
+    let fd = c_int::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made this descriptor (close-on-exec), and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Mounts what [`copy_mounts`] has made on a folder that is given by a descriptor.
+///
+/// # Errors
+/// As `move_mount(2)` has them.
+pub fn attach_mounts(copy: BorrowedFd<'_>, folder: BorrowedFd<'_>) -> io::Result<()> {
+    move_mount(copy.as_raw_fd(), folder.as_raw_fd(), 0)
+}
+
+fn move_mount(from: RawFd, to: RawFd, flags: c_int) -> io::Result<()> {
+    /// `MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH`, see linux/mount.h.
+    const BY_DESCRIPTOR: c_int = 0x4 | 0x40;
+    let flags = BY_DESCRIPTOR | flags;
     // SAFETY: the paths are NUL-terminated literals, everything else is integers.
-    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), FLAGS) };
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
