@@ -228,6 +228,9 @@ fn blob_name(path: &[&[u8]]) -> Option<String> {
 
 /// The files that say something about time namespaces, and their originals where they were changed.
 fn is_wanted(name: &str) -> bool {
+    if name == originals::CLOCKS {
+        return true;
+    }
     let name = name.strip_suffix(originals::SUFFIX).unwrap_or(name);
     if [INVENTORY_NAME, "pstree.img", record::NAME].contains(&name) {
         return true;

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::images::{Folder, INVENTORY_NAME, Images, LARGEST, PSTREE_NAME, Source, Stored, TIMENS_OF_CRIU, ids_name};
+use super::images::{Folder, INVENTORY_NAME, Images, PSTREE_NAME, Source, Stored, TIMENS_OF_CRIU, ids_name, largest};
 use crate::clocks::Nanoseconds;
 use crate::files::{self, Links};
 use crate::replacement::Replacement;
@@ -29,7 +29,7 @@ use crate::replacement::Replacement;
 pub const SUFFIX: &str = ".tns-orig";
 
 /// The copy of the file with the clocks.
-const CLOCKS: &str = "clocks.tns-orig";
+pub const CLOCKS: &str = "clocks.tns-orig";
 
 /// One file and what becomes of it.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub fn apply<'a>(images: &Images, folder: &Folder, edits: impl IntoIterator<Item
         let path = folder.path(name);
         let context = || format!("replace {}", path.display());
         let metadata = fs::symlink_metadata(&path).with_context(context)?;
-        if !metadata.is_file() || read(&path).with_context(context)? != *before {
+        if !metadata.is_file() || read(folder, name).with_context(context)? != *before {
             bail!("{} is a link, or somebody has changed it just now", path.display());
         }
         if let Some(after) = after {
@@ -80,9 +80,9 @@ fn original(name: &str) -> String {
     format!("{name}{SUFFIX}")
 }
 
-/// A file as it is: never where a link leads.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    files::read(path, Links::Refuse, LARGEST)?.context("it is not there")
+/// A file of the image as it is: never where a link leads.
+fn read(folder: &Folder, name: &str) -> Result<Vec<u8>> {
+    files::read(folder.path(name), Links::Refuse, largest(name))?.context("it is not there")
 }
 
 fn file(source: &impl Source, name: &str) -> Result<Option<Stored>> {
@@ -163,10 +163,11 @@ fn remove(folder: &Folder, name: &str) -> Result<()> {
 
 /// Gives the file its second name.
 fn keep(images: &Images, folder: &Folder, Edit { name, before, .. }: &Edit) -> Result<()> {
-    let [path, original] = [folder.path(name), folder.path(&original(name))];
+    let kept = original(name);
+    let [path, original] = [folder.path(name), folder.path(&kept)];
     let context = || format!("keep {} as {}", path.display(), original.display());
     match fs::symlink_metadata(&original) {
-        Ok(_) if is_original(images, name, &read(&original).with_context(context)?, Some(before)) => return Ok(()),
+        Ok(_) if is_original(images, name, &read(folder, &kept).with_context(context)?, Some(before)) => return Ok(()),
         Ok(_) => bail!("{} is not the original of {}", original.display(), path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(context),
