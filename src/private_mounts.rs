@@ -5,7 +5,7 @@
 //! from what it sees, and a shared one must remain a peer of the host's. A new mount namespace alone keeps every mount in its
 //! group. So only the mount that is to be covered is taken out of its group, here, and put back afterwards, as a peer of
 //! the host's own (`MOVE_MOUNT_SET_GROUP`, Linux 5.15 and later stable releases of 5.10). All of it ends with the last
-//! process in the namespace. Source: fs/namespace.c, `do_set_group`; mount_namespaces(7).
+//! process in the namespace. Source: fs/namespace.c, `do_set_group`; `mount_namespaces(7)`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};

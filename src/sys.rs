@@ -76,7 +76,7 @@ pub fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 }
 
 /// Puts a private mount into the group that another one of the same file system is in, as its peer or fellow slave, see
-/// mount_namespaces(7). Both are given by a descriptor of what is mounted, and may be in different mount namespaces.
+/// `mount_namespaces(7)`. Both are given by a descriptor of what is mounted, and may be in different mount namespaces.
 ///
 /// # Errors
 /// EINVAL if they are no such mounts; EPERM without `CAP_SYS_ADMIN` over both namespaces.

@@ -134,13 +134,13 @@ fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
         log::info!("{text}");
     }
     if !shown.is_empty() {
-        image_view::show(&folder.0, &shown).with_context(|| no_view(&folder.0, &action))?;
+        image_view::show(&folder.0, &shown).with_context(|| no_view(&folder.0, action))?;
     }
     Ok(on_host_time)
 }
 
 /// What to do where CRIU cannot be shown another image than there is.
-fn no_view(folder: &Path, action: &Action) -> String {
+fn no_view(folder: &Path, action: Action) -> String {
     let image = folder.display();
     match action {
         Action::RepairImage => format!(
