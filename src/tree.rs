@@ -80,33 +80,56 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(children)
 }
 
-/// Every process whose control groups are those of `init` or below them: also an exec'd one whose parent is outside the
-/// container. None if `init` is in the root groups, where that says nothing.
-///
-/// # Errors
-/// /proc cannot be listed.
-pub fn in_cgroups_of(init: i32) -> Result<Vec<i32>> {
-    let groups = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup"));
-    let own = groups(init).with_context(|| format!("read the control groups of PID {init}"))?;
-    if own.lines().all(|line| line.ends_with(":/")) {
-        return Ok(Vec::new());
-    }
-    let inside = |group: &str, own: &str| {
-        group.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || own.ends_with(":/"))
-    };
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc").context("list /proc")? {
-        let Some(pid) = entry.context("list /proc")?.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(groups) = groups(pid) else { continue };
-        if groups.lines().count() == own.lines().count()
-            && groups.lines().zip(own.lines()).all(|(group, own)| inside(group, own))
-        {
-            pids.push(pid);
+/// The control groups of every process, looked at once: with many containers, /proc is the same for all.
+#[derive(Debug)]
+pub struct Groups(Vec<(i32, String)>);
+
+impl Groups {
+    /// Reads /proc.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn look() -> Result<Self> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir("/proc").context("list /proc")? {
+            let name = entry.context("list /proc")?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Ok(groups) = groups(pid) {
+                all.push((pid, groups));
+            }
         }
+        Ok(Self(all))
     }
-    Ok(pids)
+
+    /// Every process whose control groups are those of `init` or below them: also an exec'd one whose parent is outside the
+    /// container. None if `init` is in the root groups, where that says nothing. Processes that have ended are left out.
+    ///
+    /// # Errors
+    /// `init` has ended.
+    pub fn of(&self, init: i32) -> Result<Vec<Task>> {
+        let own = groups(init).with_context(|| format!("read the control groups of PID {init}"))?;
+        if own.lines().all(|line| line.ends_with(":/")) {
+            return Ok(Vec::new());
+        }
+        let members = self.0.iter().filter(|(_, groups)| are_inside(groups, &own)).map(|(pid, _)| *pid);
+        // The number can be another process's by now.
+        let looked = members.filter_map(|pid| Task::look(pid).ok());
+        Ok(looked.filter(|task| groups(task.pid).is_ok_and(|groups| are_inside(&groups, &own))).collect())
+    }
+}
+
+/// The lines of /proc/PID/cgroup.
+fn groups(pid: i32) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup"))
+}
+
+/// Whether each of these control groups is the one of the same hierarchy in `outer`, or below it.
+fn are_inside(groups: &str, outer: &str) -> bool {
+    let is_inside = |(group, outer): (&str, &str)| {
+        let rest = group.strip_prefix(outer);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || outer.ends_with(":/"))
+    };
+    groups.lines().count() == outer.lines().count() && groups.lines().zip(outer.lines()).all(is_inside)
 }
 
 fn has_ended(error: &io::Error) -> bool {
@@ -125,4 +148,24 @@ fn command(pid: i32) -> String {
     let text =
         if text.trim().is_empty() { format!("[{}]", String::from_utf8_lossy(&read("comm")).trim()) } else { text };
     printable(text.trim(), 120)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_groups_are_inside_others_in_every_hierarchy() {
+        let outer = "2:pids:/a/c1\n1:cpu,cpuacct:/\n0::/a/c1\n";
+        for (groups, inside) in [
+            (outer, true),
+            ("2:pids:/a/c1/x\n1:cpu,cpuacct:/y\n0::/a/c1\n", true),
+            ("2:pids:/a/c10\n1:cpu,cpuacct:/\n0::/a/c1\n", false),
+            ("2:pids:/a/c1\n1:cpu,cpuacct:/\n0::/a\n", false),
+            ("2:pids:/a/c1\n1:cpu,cpuacct:/\n", false),
+            ("", false),
+        ] {
+            assert_eq!(are_inside(groups, outer), inside, "{groups}");
+        }
+    }
 }

@@ -68,6 +68,7 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
         _ => "pass",
     };
     let exec = match (abilities.exec_joins(false, false), abilities.exec_joins(true, false)) {
+        _ if !kernel.time_namespaces => "nobody: this kernel has no time namespaces",
         (true, _) if abilities.exec_joins(false, true) => "the runtime",
         (true, _) => "the runtime, or the shim for a container in a user namespace",
         (false, true) => "the runtime where the container's saved configuration lists the namespace, else the shim",

@@ -6,6 +6,7 @@ pub(super) mod all;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,22 +16,31 @@ use serde::Serialize;
 use super::{Verdict, print, table};
 use crate::container::{self, State};
 use crate::runtime::abilities::Kind;
+use crate::text::printable;
 use crate::timens::{Id, Offsets};
-use crate::tree::{self, Task};
+use crate::tree::{self, Groups, Task};
 
 #[derive(Serialize)]
 struct Report {
     /// None where it was asked for by PID.
     container: Option<Container>,
     pid: i32,
-    /// As the kernel shows it: `time:[4026531834]`.
-    namespace: String,
-    offsets: Offsets,
-    /// That of whoever asks.
-    host_namespace: String,
+    #[serde(flatten)]
+    time: Time,
+    /// None where the kernel has no time namespaces.
     processes: Vec<Process>,
     /// Every process is in the namespace of PID 1, and so will its children be.
     agree: bool,
+}
+
+/// All null where the kernel has no time namespaces.
+#[derive(Default, Serialize)]
+struct Time {
+    /// As the kernel shows it: `time:[4026531834]`.
+    namespace: Option<String>,
+    offsets: Option<Offsets>,
+    /// That of whoever asks.
+    host_namespace: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -57,22 +67,33 @@ struct Process {
 
 pub(super) fn run(name: &str, roots: Vec<PathBuf>, json: bool) -> Result<Verdict> {
     let (container, pid) = find(name, roots)?;
-    let namespace = Id::of_process(pid).with_context(|| format!("look at the time namespace of PID {pid}"))?;
-    let host = Id::own().context("look at the own time namespace")?;
-    let offsets = Offsets::of_process(pid).with_context(|| format!("read the clock offsets of PID {pid}"))?;
-    let processes = processes(pid, namespace, host)?;
-    let agree = processes.iter().all(|process| process.agrees);
-    let report = Report {
-        container,
-        pid,
-        namespace: namespace.to_string(),
-        offsets,
-        host_namespace: host.to_string(),
-        processes,
-        agree,
+    let (time, processes) = match host()? {
+        Some(host) => look(pid, host)?,
+        None => (Time::default(), Vec::new()),
     };
+    let agree = processes.iter().all(|process| process.agrees);
+    let report = Report { container, pid, time, processes, agree };
     print(&report, json, text)?;
     Ok(if agree { Verdict::Good } else { Verdict::Bad })
+}
+
+/// The time namespace of whoever asks; none where the kernel has none.
+fn host() -> Result<Option<Id>> {
+    match Id::own() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        own => own.map(Some).context("look at the own time namespace"),
+    }
+}
+
+const NO_TIME_NAMESPACES: &str = "This kernel has no time namespaces: all processes are on the host's time.";
+
+fn look(pid: i32, host: Id) -> Result<(Time, Vec<Process>)> {
+    let namespace = Id::of_process(pid).with_context(|| format!("look at the time namespace of PID {pid}"))?;
+    let offsets = Offsets::of_process(pid).with_context(|| format!("read the clock offsets of PID {pid}"))?;
+    let processes = processes(pid, namespace, host, &Groups::look()?)?;
+    let time =
+        Time { namespace: Some(namespace.to_string()), offsets: Some(offsets), host_namespace: Some(host.to_string()) };
+    Ok((time, processes))
 }
 
 /// The container of that id, else the process of that number.
@@ -116,18 +137,16 @@ fn crun_declared(folder: &Path) -> Option<bool> {
 }
 
 /// All processes of the container with that PID 1, which is in `namespace`.
-fn processes(init: i32, namespace: Id, host: Id) -> Result<Vec<Process>> {
-    Ok(tasks(init)?.into_iter().map(|(task, in_tree)| process(task, in_tree, namespace, host)).collect())
+fn processes(init: i32, namespace: Id, host: Id, groups: &Groups) -> Result<Vec<Process>> {
+    Ok(tasks(init, groups)?.into_iter().map(|(task, in_tree)| process(task, in_tree, namespace, host)).collect())
 }
 
 /// All processes by PID, and whether each is below PID 1.
-fn tasks(init: i32) -> Result<Vec<(Task, bool)>> {
+fn tasks(init: i32, groups: &Groups) -> Result<Vec<(Task, bool)>> {
     let mut tasks: BTreeMap<i32, (Task, bool)> =
         tree::below(init)?.into_iter().map(|task| (task.pid, (task, true))).collect();
-    for pid in tree::in_cgroups_of(init)? {
-        if let Ok(task) = Task::look(pid) {
-            tasks.entry(pid).or_insert((task, false));
-        }
+    for task in groups.of(init)? {
+        tasks.entry(task.pid).or_insert((task, false));
     }
     Ok(tasks.into_values().collect())
 }
@@ -159,12 +178,16 @@ fn text(report: &Report) -> String {
             Some(false) => "not declared",
             None => "unknown",
         };
-        rows.push(["container".to_owned(), format!("{id} ({})", state.display())]);
+        rows.push(["container".to_owned(), printable(&format!("{id} ({})", state.display()), 1000)]);
         rows.push(["config".to_owned(), declared.to_owned()]);
     }
-    let whose = if report.namespace == report.host_namespace { " (the host's)" } else { "" };
-    rows.push(["PID 1".to_owned(), format!("{} in {}{whose}", report.pid, report.namespace)]);
-    rows.push(["offsets".to_owned(), report.offsets.to_string()]);
+    let Time { namespace: Some(namespace), offsets: Some(offsets), host_namespace } = &report.time else {
+        rows.push(["PID 1".to_owned(), report.pid.to_string()]);
+        return format!("{}\n{NO_TIME_NAMESPACES}\n", table::aligned(&rows));
+    };
+    let whose = if Some(namespace) == host_namespace.as_ref() { " (the host's)" } else { "" };
+    rows.push(["PID 1".to_owned(), format!("{} in {namespace}{whose}", report.pid)]);
+    rows.push(["offsets".to_owned(), offsets.to_string()]);
     let summary = table::aligned(&rows);
 
     let mut rows = vec![["PID", "NAMESPACE", "AGREES", "COMMAND"].map(str::to_owned)];

@@ -225,10 +225,148 @@ with_user_namespace() {
   is "$(pid_of c)" "$init"
 }
 
-@test "a container that is gone: the runtime's own words and exit code" {
-  without=0 with=0
-  bare exec none true 2>"$WORK/without" || without=$?
-  shim exec none true 2>"$WORK/with" || with=$?
+# The same call with and without the shim: the same words, but for the time of day, and the same exit code.
+same_words() { # same_words ARGUMENT...
+  local without=0 with=0 words='s/time="[^"]*"//; s/^[0-9T:.-]*Z*//; s/"time":"[^"]*"//'
+  bare "$@" >"$WORK/without" 2>&1 || without=$?
+  shim "$@" >"$WORK/with" 2>&1 || with=$?
   is "$with" "$without"
-  is "$(sed 's/time="[^"]*"//; s/^[0-9T:.-]*Z*//' "$WORK/with")" "$(sed 's/time="[^"]*"//; s/^[0-9T:.-]*Z*//' "$WORK/without")"
+  is "$(sed "$words" "$WORK/with")" "$(sed "$words" "$WORK/without")"
+}
+
+@test "a container that is gone: the runtime's own words and exit code" {
+  same_words exec none true
+  # A folder without a state, and no root folder at all.
+  mkdir "$STATE/none"
+  same_words exec none true
+  rm -r "$STATE"
+  same_words exec none true
+}
+
+@test "a container whose PID 1 has ended: the runtime's own words and exit code" {
+  start shim c
+  kill -KILL "$(pid_of c)"
+  for _ in $(seq 50); do [[ $(status_of c) != stopped ]] || break; sleep 0.1; done
+  same_words exec c true
+  same_words --log "$WORK/log" exec --pid-file "$WORK/pid" c true
+}
+
+# As on a kernel before 5.6, or one built without: there is no /proc/PID/ns/time.
+without_time_namespaces() {
+  # shellcheck disable=SC2016  # $$ is the shell's own.
+  unshare --mount sh -c 'mount -t tmpfs tmpfs /proc/$$/ns && exec "$@"' sh "$@"
+}
+
+@test "on a kernel without time namespaces exec and inspect work" {
+  start bare c
+  is "$(without_time_namespaces "$SHIM" --root "$STATE" --log "$WORK/log" exec c echo works)" works
+  is "$(cat "$WORK/log")" ""
+  run without_time_namespaces "$SHIM" --root "$STATE" exec none true
+  bare exec none true 2>"$WORK/without" || is "$status" $?
+  contains "${output##*:}" "$(sed 's/.*://' "$WORK/without")"
+  run without_time_namespaces "$TNS_BIN/tnsctl" inspect --root "$STATE" c
+  is "$status" 0
+  contains "$output" "$(pid_of c)"
+  contains "$output" "This kernel has no time namespaces"
+  run without_time_namespaces "$TNS_BIN/tnsctl" inspect --all --root "$STATE"
+  is "$status" 0
+  contains "$output" "This kernel has no time namespaces"
+  contains "$(grep '^c ' <<<"$output")" "$(pid_of c)"
+  run without_time_namespaces "$TNS_BIN/tnsctl" --json inspect --all --root "$STATE"
+  is "$(jq -c '.[] | [.id, .verdict]' <<<"$output")" '["c","no_time_namespaces"]'
+  run without_time_namespaces "$TNS_BIN/tnsctl" doctor
+  contains "$output" "nobody: this kernel has no time namespaces"
+}
+
+@test "a state that another user owns or can write: exec joins, as the runtime believes it" {
+  start shim c
+  init=$(ns_of "$(pid_of c)")
+  local state=$STATE/c/state.json
+  [[ $TNS_RUNTIME == runc ]] || state=$STATE/c/status
+  chmod 664 "$state"
+  is "$(exec_ns shim c)" "$init"
+  chown -R 1000:1000 "$STATE"
+  is "$(exec_ns shim c)" "$init"
+  # A file that the runtime reads, and the shim does not.
+  sed -i 's/^{/{"init_process_pid":1,"pid":1,/' "$state"
+  if [[ $(bare exec c echo works) == works ]]; then is "$(shim --log "$WORK/log" exec c echo works)" works; fi
+}
+
+@test "every id that the runtime takes: exec joins, inspect finds it, a mixed tree is refused" {
+  mkdir "$WORK/image"
+  local id taken=()
+  for id in c1 a.b_c+d-e a,b web@1 'a b'; do
+    bare run --detach --bundle "$BUNDLE" "$id" </dev/null >/dev/null 2>&1 || continue
+    bare delete --force "$id"
+    clear_cgroups
+    taken+=("$id")
+    start shim "$id"
+    is "$(exec_ns shim "$id")" "$(ns_of "$(pid_of "$id")")"
+    is "$("$TNS_BIN/tnsctl" --json inspect --root "$STATE" "$id" | jq -r '.container.id')" "$id"
+    is "$("$TNS_BIN/tnsctl" --json inspect --all --root "$STATE" | jq -r '.[].id')" "$id"
+    stray "$id"
+    run shim checkpoint --image-path "$WORK/image" "$id"
+    isnt "$status" 0
+    contains "$output" "sleep 1000"
+    bare delete --force "$id"
+    clear_cgroups
+  done
+  contains " ${taken[*]} " " c1 a.b_c+d-e "
+  if [[ $TNS_RUNTIME == crun ]] && ! at_least 1.28; then contains "${taken[*]}" "web@1"; fi
+  if [[ $TNS_RUNTIME == runc ]] && ! at_least 1.2; then contains "${taken[*]}" "a,b"; fi
+  # And no other leads anywhere.
+  for id in ../state . .. a/../../b 'x:y'; do same_words exec "$id" true; done
+}
+
+@test "what exec reads and writes may lie in the container's own folder" {
+  needs_criu
+  restored shim c
+  init=$(ns_of "$(pid_of c)")
+  isnt "$init" "$HOST_NS"
+  shim exec --detach --pid-file "$STATE/c/pid" c sleep 100 </dev/null >/dev/null 2>&1
+  is "$(ns_of "$(cat "$STATE/c/pid")")" "$init"
+  # By a name that is relative, and by one that leads there.
+  (cd "$STATE/c" && shim exec --detach --pid-file relative c sleep 100 </dev/null >/dev/null 2>&1)
+  is "$(ns_of "$(cat "$STATE/c/relative")")" "$init"
+  ln -s "$STATE/c" "$WORK/link"
+  shim exec --detach --pid-file="$WORK/link/linked" c sleep 100 </dev/null >/dev/null 2>&1
+  is "$(ns_of "$(cat "$STATE/c/linked")")" "$init"
+
+  jq '.process | .args = ["readlink", "/proc/self/ns/time"]' "$BUNDLE/config.json" >"$STATE/c/process.json"
+  is "$(shim exec --process "$STATE/c/process.json" c)" "$init"
+  ln -s "$STATE/c/process.json" "$WORK/process.json"
+  is "$(shim exec --process "$WORK/process.json" c)" "$init"
+
+  "$TNS_TOOLS/recvtty" "$STATE/c/console" >"$WORK/tty" &
+  PIDS+=($!)
+  receiver=$!
+  for _ in $(seq 50); do [[ -S $STATE/c/console ]] && break; sleep 0.1; done
+  shim exec --detach --tty --console-socket "$STATE/c/console" c readlink /proc/self/ns/time </dev/null
+  wait "$receiver"
+  contains "$(tr -d '\r' <"$WORK/tty")" "$init"
+
+  run shim --log "$STATE/c/log" exec c nonexistent
+  isnt "$status" 0
+  contains "$(cat "$STATE/c/log")" "nonexistent"
+  is "$(exec_ns shim c)" "$init"
+}
+
+@test "exec of a restored container in a chroot that is no mount point" {
+  needs_criu
+  local name jail=$WORK/jail mounts
+  mkdir -p "$jail"/{proc,sys,dev,usr,etc,state}
+  for name in proc sys dev usr etc; do mount --rbind "/$name" "$jail/$name"; done
+  for name in bin sbin lib lib64; do [[ ! -L /$name ]] || cp -a "/$name" "$jail/$name"; done
+  cp "$SHIM" "$jail/"
+  STATE=$jail/state
+  restored shim c
+  init=$(ns_of "$(pid_of c)")
+  isnt "$init" "$HOST_NS"
+  for kind in shared private; do
+    mount "--make-r$kind" /
+    mounts=$(cat /proc/self/mountinfo)
+    is "$(cd "$jail/usr" && chroot "$jail" "/${SHIM##*/}" --root /state --log /log exec c readlink /proc/self/ns/time)" "$init"
+    is "$(cat "$jail/log")" ""
+    is "$(cat /proc/self/mountinfo)" "$mounts"
+  done
 }

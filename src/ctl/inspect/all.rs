@@ -7,15 +7,16 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::{Process, known_roots, processes};
+use super::{NO_TIME_NAMESPACES, Process, host, known_roots, processes};
 use crate::container::{self, State, Stopped};
 use crate::ctl::{Verdict, print, table};
 use crate::runtime::abilities::Kind;
 use crate::text::printable;
 use crate::timens::Id;
+use crate::tree::Groups;
 
 #[derive(Serialize)]
 struct Container {
@@ -33,8 +34,14 @@ struct Container {
 enum Found {
     Agree(Seen),
     AtRisk(Seen),
+    /// The kernel has none.
+    NoTimeNamespaces {
+        pid: i32,
+    },
     Stopped,
-    Unknown { reason: String },
+    Unknown {
+        reason: String,
+    },
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -47,8 +54,21 @@ struct Seen {
     disagreeing: Vec<Process>,
 }
 
+/// What is the same for all containers, looked at once.
+struct Host {
+    /// None where the kernel has no time namespaces.
+    namespace: Option<Id>,
+    groups: Groups,
+}
+
+impl Host {
+    fn look() -> Result<Self> {
+        Ok(Self { namespace: host()?, groups: Groups::look()? })
+    }
+}
+
 pub(in crate::ctl) fn run(roots: Vec<PathBuf>, json: bool) -> Result<Verdict> {
-    let host = Id::own().context("look at the own time namespace")?;
+    let host = Host::look()?;
     let given = !roots.is_empty();
     let roots = if given { roots } else { known_roots() };
     let mut containers = Vec::new();
@@ -59,7 +79,7 @@ pub(in crate::ctl) fn run(roots: Vec<PathBuf>, json: bool) -> Result<Verdict> {
             continue;
         }
         match names(root) {
-            Ok(names) => containers.extend(names.iter().filter_map(|name| container(root, name, host))),
+            Ok(names) => containers.extend(names.iter().filter_map(|name| container(root, name, &host))),
             // A place that a runtime or an engine would use if it were here.
             Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -92,7 +112,7 @@ fn names(root: &Path) -> io::Result<BTreeSet<OsString>> {
 }
 
 /// None for what is no container, or none any more.
-fn container(root: &Path, name: &OsString, host: Id) -> Option<Container> {
+fn container(root: &Path, name: &OsString, host: &Host) -> Option<Container> {
     [(Kind::Runc, "runc"), (Kind::Crun, "crun")].into_iter().find_map(|(kind, runtime)| {
         let folder = container::folder(kind, Some(root.as_os_str()), name).ok()?;
         let found = match State::read(kind, &folder) {
@@ -107,8 +127,15 @@ fn unknown(error: &anyhow::Error) -> Found {
     Found::Unknown { reason: format!("{error:#}") }
 }
 
-fn look(state: &State, host: Id) -> Found {
-    match see(state, host) {
+fn look(state: &State, host: &Host) -> Found {
+    let Some(namespace) = host.namespace else {
+        return match state.prove() {
+            Ok(init) => Found::NoTimeNamespaces { pid: init.pid },
+            Err(error) if error.is::<Stopped>() => Found::Stopped,
+            Err(error) => unknown(&error),
+        };
+    };
+    match see(state, namespace, &host.groups) {
         Ok(seen) if seen.disagreeing.is_empty() => Found::Agree(seen),
         Ok(seen) => Found::AtRisk(seen),
         // What fails meanwhile may fail because the container has ended.
@@ -119,10 +146,10 @@ fn look(state: &State, host: Id) -> Found {
     }
 }
 
-fn see(state: &State, host: Id) -> Result<Seen> {
+fn see(state: &State, host: Id, groups: &Groups) -> Result<Seen> {
     let init = state.prove()?;
     let namespace = init.time_namespace_id()?;
-    let processes = processes(init.pid, namespace, host)?;
+    let processes = processes(init.pid, namespace, host, groups)?;
     // Asked last: then all of the above was this container's.
     let namespace = init.time_namespace_id()?.to_string();
     let count = processes.len();
@@ -137,23 +164,21 @@ fn text(containers: &[Container], roots: &[PathBuf]) -> String {
     }
     let mut rows = vec![["ID", "RUNTIME", "PID", "NAMESPACE", "PROCESSES", "VERDICT"].map(str::to_owned)];
     for Container { id, runtime, found, .. } in containers {
-        let (seen, verdict) = match found {
-            Found::Agree(seen) => (Some(seen), "agree".to_owned()),
-            Found::AtRisk(seen) => (Some(seen), risk(seen)),
-            Found::Stopped => (None, "stopped".to_owned()),
-            Found::Unknown { reason } => (None, format!("unknown: {}", printable(reason, 200))),
+        let no = || "-".to_owned();
+        let of = |seen: &Seen| [seen.pid.to_string(), seen.namespace.clone(), seen.processes.to_string()];
+        let ([pid, namespace, processes], verdict) = match found {
+            Found::Agree(seen) => (of(seen), "agree".to_owned()),
+            Found::AtRisk(seen) => (of(seen), risk(seen)),
+            Found::NoTimeNamespaces { pid } => ([pid.to_string(), no(), no()], "agree".to_owned()),
+            Found::Stopped => ([no(), no(), no()], "stopped".to_owned()),
+            Found::Unknown { reason } => ([no(), no(), no()], format!("unknown: {}", printable(reason, 200))),
         };
-        let of = |cell: fn(&Seen) -> String| seen.map_or_else(|| "-".to_owned(), cell);
-        rows.push([
-            id.clone(),
-            (*runtime).to_owned(),
-            of(|seen| seen.pid.to_string()),
-            of(|seen| seen.namespace.clone()),
-            of(|seen| seen.processes.to_string()),
-            verdict,
-        ]);
+        rows.push([printable(id, 200), (*runtime).to_owned(), pid, namespace, processes, verdict]);
     }
     let count = |is: fn(&Found) -> bool| containers.iter().filter(|container| is(&container.found)).count();
+    if count(|found| matches!(found, Found::NoTimeNamespaces { .. })) > 0 {
+        return format!("{}\n{NO_TIME_NAMESPACES}\n", table::aligned(&rows));
+    }
     let verdict =
         match (count(|found| matches!(found, Found::AtRisk(_))), count(|found| matches!(found, Found::Unknown { .. })))
         {
@@ -183,7 +208,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("c")).unwrap();
         fs::write(root.path().join("c").join(file), state).unwrap();
-        container(root.path(), &"c".into(), Id::own().unwrap())
+        container(root.path(), &"c".into(), &Host::look().unwrap())
     }
 
     #[test]
@@ -234,5 +259,26 @@ mod tests {
         let text = text(&containers, &[]);
         assert!(text.contains("AT RISK, 1 of 3 disagree, such as PID 8 (sleep 9): on the host's time\n"), "{text}");
         assert!(text.contains("\n1 of 4 at risk: "), "{text}");
+    }
+
+    #[test]
+    fn a_kernel_without_time_namespaces_is_said_so_and_its_containers_are_listed() {
+        let line = fs::read_to_string("/proc/self/stat").unwrap();
+        let start = line.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
+        let pid = std::process::id();
+        let host = Host { namespace: None, groups: Groups::look().unwrap() };
+        let root = tempfile::tempdir().unwrap();
+        for (id, start) in [("runs", start), ("stopped", "1")] {
+            fs::create_dir(root.path().join(id)).unwrap();
+            let text = format!(r#"{{"pid":{pid},"process-start-time":{start}}}"#);
+            fs::write(root.path().join(id).join("status"), text).unwrap();
+        }
+        let containers: Vec<_> =
+            ["runs", "stopped"].iter().filter_map(|id| container(root.path(), &(*id).into(), &host)).collect();
+        let pid = i32::try_from(pid).unwrap();
+        assert_eq!(containers[0].found, Found::NoTimeNamespaces { pid });
+        assert_eq!(containers[1].found, Found::Stopped);
+        let text = text(&containers, &[]);
+        assert!(text.contains(&format!("runs     crun     {pid}")) && text.contains("no time namespaces"), "{text}");
     }
 }
