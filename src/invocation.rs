@@ -185,6 +185,8 @@ pub struct Operands<'a> {
     pub config: Option<&'a OsStr>,
     /// `--image-path`.
     pub image_path: Option<&'a OsStr>,
+    /// What else names files that the runtime reads, writes or connects to: `--pid-file`, `--process`, `--console-socket`.
+    pub files: Vec<&'a OsStr>,
     /// `--pre-dump`: memory only, and the container runs on.
     pub pre_dump: bool,
 }
@@ -353,6 +355,7 @@ impl<'a> Operands<'a> {
             "bundle" => self.bundle = value,
             "config" => self.config = value,
             "image-path" => self.image_path = value,
+            "pid-file" | "process" | "console-socket" => self.files.extend(value),
             _ => {}
         }
     }

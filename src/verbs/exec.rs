@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -29,7 +30,7 @@ pub(super) fn exec(call: &Call<'_>) -> Result<()> {
     });
     let action = decision.action;
     let done = match (action, &found) {
-        (Action::Enter, Found { state: Some(state), init: Some(init) }) => enter(state, init),
+        (Action::Enter, Found { state: Some(state), init: Some(init) }) => enter(call, state, init),
         _ => Ok(()),
     };
     let decision = match done {
@@ -46,7 +47,7 @@ pub(super) fn exec(call: &Call<'_>) -> Result<()> {
     }
     let action = call.take(decision)?;
     let shown = match (action, &found.state) {
-        (Action::Pin, Some(state)) => state_view::show(state, state.start),
+        (Action::Pin, Some(state)) => state_view::show(state, state.start, used(call)),
         (Action::Hide, _) => call
             .folder()
             .and_then(|folder| state_view::hide(folder.parent().context("a container without a root folder")?)),
@@ -91,16 +92,21 @@ fn look(call: &Call<'_>, found: &mut Found) -> Result<InitFacts> {
 
 /// Enters, and where the clock then reads the start of PID 1 differently, shows the runtime a state that agrees. On error
 /// this process is where it was.
-fn enter(state: &State, init: &Init) -> Result<()> {
+fn enter(call: &Call<'_>, state: &State, init: &Init) -> Result<()> {
     let own = File::open("/proc/self/ns/time").context("open /proc/self/ns/time")?;
     timens::enter(init.time_namespace()?)?;
     let agree = || -> Result<()> {
         let start = init.start()?;
-        if start == state.start { Ok(()) } else { state_view::show(state, start) }
+        if start == state.start { Ok(()) } else { state_view::show(state, start, used(call)) }
     };
     agree().inspect_err(|_| {
         if let Err(error) = timens::enter(&own) {
             log::warn!("{error:#}");
         }
     })
+}
+
+/// What the runtime reads or writes besides its state.
+fn used<'a>(call: &Call<'a>) -> impl Iterator<Item = &'a Path> {
+    call.operands.files.clone().into_iter().chain(call.invocation.globals.log).map(Path::new)
 }

@@ -251,15 +251,17 @@ same_words() { # same_words ARGUMENT...
   same_words --log "$WORK/log" exec --pid-file "$WORK/pid" c true
 }
 
-# As on a kernel before 5.6, or one built without: there is no /proc/PID/ns/time.
+# As on a kernel before 5.6, or one built without: there is no /proc/PID/ns/time. Of all others, runc wants to see the files.
 without_time_namespaces() {
   # shellcheck disable=SC2016  # $$ is the shell's own.
-  unshare --mount sh -c 'mount -t tmpfs tmpfs /proc/$$/ns && exec "$@"' sh "$@"
+  unshare --mount sh -c 'mount -t tmpfs tmpfs /proc/$$/ns
+    for name in cgroup ipc mnt net pid user uts; do ln -s "/proc/$$/task/$$/ns/$name" /proc/$$/ns; done
+    exec "$@"' sh "$@"
 }
 
 @test "on a kernel without time namespaces exec and inspect work" {
   start bare c
-  is "$(without_time_namespaces "$SHIM" --root "$STATE" --log "$WORK/log" exec c echo works)" works
+  is "$(without_time_namespaces "$SHIM" --root "$STATE" --log "$WORK/log" exec c sh -c 'echo works')" works
   is "$(cat "$WORK/log")" ""
   run without_time_namespaces "$SHIM" --root "$STATE" exec none true
   bare exec none true 2>"$WORK/without" || is "$status" $?
@@ -289,7 +291,7 @@ without_time_namespaces() {
   is "$(exec_ns shim c)" "$init"
   # A file that the runtime reads, and the shim does not.
   sed -i 's/^{/{"init_process_pid":1,"pid":1,/' "$state"
-  if [[ $(bare exec c echo works) == works ]]; then is "$(shim --log "$WORK/log" exec c echo works)" works; fi
+  if [[ $(bare exec c sh -c 'echo works') == works ]]; then is "$(shim --log "$WORK/log" exec c sh -c 'echo works')" works; fi
 }
 
 @test "every id that the runtime takes: exec joins, inspect finds it, a mixed tree is refused" {
@@ -355,13 +357,20 @@ without_time_namespaces() {
   needs_criu
   local name jail=$WORK/jail mounts
   mkdir -p "$jail"/{proc,sys,dev,usr,etc,state}
-  for name in proc sys dev usr etc; do mount --rbind "/$name" "$jail/$name"; done
   for name in bin sbin lib lib64; do [[ ! -L /$name ]] || cp -a "/$name" "$jail/$name"; done
   cp "$SHIM" "$jail/"
+  # Where runc looks for its configuration, and goes.
+  mkdir -p "$jail$BUNDLE" "$jail$ROOTFS"
+  cp "$BUNDLE/config.json" "$jail$BUNDLE"
   STATE=$jail/state
   restored shim c
   init=$(ns_of "$(pid_of c)")
   isnt "$init" "$HOST_NS"
+  # What is unmounted there at the end must stay here.
+  for name in proc sys dev usr etc; do
+    mount --rbind "/$name" "$jail/$name"
+    mount --make-rslave "$jail/$name"
+  done
   for kind in shared private; do
     mount "--make-r$kind" /
     mounts=$(cat /proc/self/mountinfo)
