@@ -43,10 +43,8 @@ pub enum Action {
     },
     /// Enter the namespace of the container's PID 1.
     Enter,
-    /// Let the runtime see the state that the shim has seen, and none that came later.
+    /// Let the runtime see what the shim has seen of the container, or that there is none, and nothing that came later.
     Pin,
-    /// Let the runtime see no container, because the shim has seen none.
-    Hide,
     /// Run the runtime, and so CRIU, in a new namespace that no task of the container is in.
     StandOutside,
     /// Put every process of the checkpoint image into the namespace of the first one.
@@ -70,7 +68,6 @@ impl fmt::Display for Action {
             Self::Emulate { undeclare: true } => "undeclare and emulate",
             Self::Enter => "enter",
             Self::Pin => "pin",
-            Self::Hide => "hide",
             Self::StandOutside => "stand outside",
             Self::RepairImage => "repair the image",
             Self::HoldOnHostTime => "hold on the host's time",
@@ -367,14 +364,14 @@ pub fn exec(runtime: Abilities, init: impl FnOnce() -> InitFacts) -> Decision {
     }
     // The runtime will say that there is nothing to exec in. But where it would not join by itself, a restore that ends
     // meanwhile must not let it find what the shim did not, and exec on the host's time.
-    let nothing = |action, why: &str| {
-        let action = if runtime.exec_joins(true, false) { Action::Pass } else { action };
+    let nothing = |why: &str| {
+        let action = if runtime.exec_joins(true, false) { Action::Pass } else { Action::Pin };
         Decision::new(action, format!("the runtime decides: {why}"))
     };
     match init() {
         InitFacts::NoTimeNamespaces => Decision::new(Action::Pass, "this kernel has no time namespaces"),
-        InitFacts::Absent => nothing(Action::Hide, "there is no such container"),
-        InitFacts::Stopped(why) => nothing(Action::Pin, &why),
+        InitFacts::Absent => nothing("there is no such container"),
+        InitFacts::Stopped(why) => nothing(&why),
         InitFacts::Unknown(why) => Decision::hindered(why),
         InitFacts::InOwn => Decision::new(Action::Pass, "PID 1 is in the time namespace of the caller"),
         InitFacts::Proven { listed, user_namespace, .. } if runtime.exec_joins(listed, user_namespace) => {

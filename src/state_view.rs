@@ -9,10 +9,10 @@
 //! the rest of it has to be there, and the file alone is mounted over. The view ends with the mount namespace; nothing is
 //! left on the host or in the container.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -35,7 +35,7 @@ pub fn show<'a>(state: &State, start: ClockTicks, used: impl IntoIterator<Item =
     let uses_folder = used.into_iter().any(|path| lies_in(path, folder));
     let below = cover(folder)?;
     let write = || -> Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&state.file)?;
+        let mut file = create(&state.file)?;
         state.write_with_start(start, &mut file)?;
         if uses_folder {
             mount(
@@ -50,17 +50,28 @@ pub fn show<'a>(state: &State, start: ClockTicks, used: impl IntoIterator<Item =
     };
     let shown = write().with_context(|| format!("show a view of {}", state.file.display()));
     if uses_folder || shown.is_err() {
-        umount2(folder, MntFlags::MNT_DETACH).with_context(|| format!("uncover {}", folder.display()))?;
+        uncover(folder)?;
     }
     shown
 }
 
-/// Makes this process, and what it becomes, see an empty `folder`.
+/// Makes this process, and what it becomes, see one container in the `root` folder, with that state, or none: whatever comes
+/// there later. What covers the container's own folder goes when that is removed.
 ///
 /// # Errors
-/// EPERM without `CAP_SYS_ADMIN`; ENOENT if there is no such folder.
-pub fn hide(folder: &Path) -> Result<()> {
-    cover(folder).map(drop)
+/// EPERM without `CAP_SYS_ADMIN`; ENOENT if there is no such folder; something in it is used for other purposes.
+pub fn pin<'a>(root: &Path, state: Option<&State>, used: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    ensure!(!used.into_iter().any(|path| lies_in(path, root)), "something else in {} is needed", root.display());
+    cover(root)?;
+    let Some(state) = state else { return Ok(()) };
+    let write = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(state.file.parent().unwrap_or(root))?;
+        create(&state.file).and_then(|file| state.write_with_start(state.start, file))
+    };
+    write().or_else(|error| {
+        uncover(root)?;
+        Err(error).with_context(|| format!("show {}", state.file.display()))
+    })
 }
 
 /// Covers a folder by an empty one, and returns what it was.
@@ -74,6 +85,14 @@ fn cover(folder: &Path) -> Result<File> {
         Ok(below)
     };
     mount_it().with_context(|| format!("cover {}", folder.display()))
+}
+
+fn uncover(folder: &Path) -> Result<()> {
+    umount2(folder, MntFlags::MNT_DETACH).with_context(|| format!("uncover {}", folder.display()))
+}
+
+fn create(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
 }
 
 /// Slave: what is unmounted on the host from a shared mount is unmounted here, too, and nothing goes back.

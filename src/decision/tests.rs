@@ -296,12 +296,12 @@ fn exec_enters_exactly_where_the_runtime_would_not() {
 
 #[test]
 fn exec_leaves_everything_to_the_runtime_where_there_is_nothing_to_enter() {
-    use Action::{Hide, Pass, Pin};
+    use Action::{Pass, Pin};
     let why = || "why".to_owned();
     // (what is found, with a runtime that never joins, with one that may, a warning)
     for (facts, never, may, hindered) in [
         (InitFacts::NoTimeNamespaces, Pass, Pass, false),
-        (InitFacts::Absent, Hide, Pass, false),
+        (InitFacts::Absent, Pin, Pass, false),
         (InitFacts::Stopped(why()), Pin, Pass, false),
         // Whatever it is, the runtime may well understand it.
         (InitFacts::Unknown(why()), Pass, Pass, true),

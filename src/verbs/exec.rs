@@ -45,19 +45,18 @@ pub(super) fn exec(call: &Call<'_>) -> Result<()> {
             decision.reason
         );
     }
-    let action = call.take(decision)?;
-    let shown = match (action, &found.state) {
-        (Action::Pin, Some(state)) => state_view::show(state, state.start, used(call)),
-        (Action::Hide, _) => call
-            .folder()
-            .and_then(|folder| state_view::hide(folder.parent().context("a container without a root folder")?)),
-        _ => Ok(()),
-    };
-    // Nobody is worse off than without the shim: there is no container to exec in.
-    if let Err(error) = shown {
-        log::debug!("{action} failed: {error:#}");
+    // Nobody is worse off than without the shim if that fails: there is no container to exec in.
+    if call.take(decision)? == Action::Pin
+        && let Err(error) = pin(call, found.state.as_ref())
+    {
+        log::debug!("the runtime sees the container as it is by then: {error:#}");
     }
     Ok(())
+}
+
+fn pin(call: &Call<'_>, state: Option<&State>) -> Result<()> {
+    let folder = call.folder()?;
+    state_view::pin(folder.parent().context("a container without a root folder")?, state, used(call))
 }
 
 /// Whether the container is one that is not to be split.
@@ -106,7 +105,8 @@ fn enter(call: &Call<'_>, state: &State, init: &Init) -> Result<()> {
     })
 }
 
-/// What the runtime reads or writes besides its state.
-fn used<'a>(call: &Call<'a>) -> impl Iterator<Item = &'a Path> {
-    call.operands.files.clone().into_iter().chain(call.invocation.globals.log).map(Path::new)
+/// What the runtime reads or writes besides its state, and the runtime itself.
+fn used<'a>(call: &'a Call<'_>) -> impl Iterator<Item = &'a Path> {
+    let named = call.operands.files.iter().copied().chain(call.invocation.globals.log).map(Path::new);
+    named.chain([call.binary.path.as_path()])
 }
