@@ -328,3 +328,20 @@ fn bytes_that_are_no_text_stay_as_they_are() {
         }
     }
 }
+
+#[test]
+fn the_files_that_a_call_names_are_found_in_every_form() {
+    let files = |dialect, call: &str| {
+        let owned: Vec<CString> = call.split(' ').map(|word| CString::new(word).unwrap()).collect();
+        let borrowed: Vec<&CStr> = owned.iter().map(CString::as_c_str).collect();
+        let files = Invocation::parse(&borrowed).operands(dialect).files;
+        files.iter().map(|file| file.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    for dialect in BOTH {
+        assert_eq!(files(dialect, "shim exec --process F --console-socket S -d --pid-file=P c1"), "F S P");
+        assert_eq!(files(dialect, "shim exec -p F c1 --pid-file P"), "F");
+        assert_eq!(files(dialect, "shim exec --cwd F c1"), "");
+    }
+    assert_eq!(files(Dialect::Runc, "shim exec -process F -pid-file=P c1"), "F P");
+    assert_eq!(files(Dialect::Crun, "shim exec --proc F -dpG c1"), "F G");
+}
