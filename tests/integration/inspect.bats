@@ -120,6 +120,16 @@ stop() { # stop ID: its PID 1 ends, the runtime keeps its folder
   is "$(of tns-c '[.verdict, .runtime]')" "[\"agree\",\"$TNS_RUNTIME\"]"
 }
 
+@test "--all looks at every process once, however many containers there are" {
+  for id in a b c; do start bare "$id"; done
+  sleep 1000 &
+  PIDS+=($!)
+  run strace -qq -o "$WORK/trace" -P "/proc/$!/cgroup" -e trace=openat -- "$TNS_BIN/tnsctl" inspect --all --root "$STATE"
+  is "$status" 0
+  contains "$output" "No container is at risk."
+  is "$(grep -c openat "$WORK/trace")" 1
+}
+
 @test "an id and --all exclude each other, and one of them is needed" {
   run "$TNS_BIN/tnsctl" inspect --all c
   is "$status" 2
