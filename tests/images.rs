@@ -258,6 +258,19 @@ fn a_link_is_not_replaced() {
 }
 
 /// Damages one file, and expects an error that names it and the byte, and no change to any file.
+#[test]
+fn a_file_that_has_changed_since_it_was_read_is_left_as_it_is_and_so_are_all_others() {
+    let (_temporary, folder) = mixed();
+    let images = Images::read(&folder).unwrap();
+    let moves = repair::plan(&images, &folder, here()).unwrap();
+    // Another checkpoint has come, with an image as long as that one.
+    fs::write(folder.path("ids-300.img"), ids(7)).unwrap();
+    let before = snapshot(&folder);
+    let error = originals::apply(&images, &folder, moves.iter().map(|one| &one.edit)).unwrap_err().to_string();
+    assert!(error.contains("ids-300.img") && error.contains("has changed it just now"), "{error}");
+    assert_eq!(snapshot(&folder), before);
+}
+
 fn refused(name: &str, damaged: Option<Vec<u8>>, words: &str) {
     let (_temporary, folder) = mixed();
     match damaged {
