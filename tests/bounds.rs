@@ -8,7 +8,7 @@
 mod handmade;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -144,6 +144,45 @@ fn a_repair_of_all_that_may_be_there_stays_within() {
     let new = folder.path().join("new");
     let (code, said) = tnsctl(&["repair", archive.to_str().unwrap(), "--output", new.to_str().unwrap()]);
     assert!(code == Some(0) && said.contains("All processes agree about time in"), "{code:?} {said}");
+}
+
+/// Makes a gigabyte of its memory, which takes none, its command line, and waits. The numbers are those of mmap(2) and
+/// prctl(2).
+#[cfg(target_arch = "x86_64")]
+const LONG_COMMAND_LINE: &str = r#"
+    my $size = 1 << 30;
+    my $at = syscall(9, 0, $size, 1, 0x4022, -1, 0);
+    open(my $file, "<", "/proc/self/stat");
+    my @s = split(/ /, <$file> =~ s/.*\) //r);
+    my $map = pack("Q11QL2", @s[23, 24, 42, 43, 44, 44, 25], $at, $at + $size, @s[47, 48], 0, 0, 0xffffffff);
+    $| = 1;
+    print syscall(157, 35, 14, $map, length($map), 0), "\n";
+    sleep(60);
+"#;
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_command_line_of_gigabytes_is_not_read() {
+    let mut process = Command::new("perl").args(["-e", LONG_COMMAND_LINE]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut answer = [0; 2];
+    process.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"0\n", "prctl");
+    let mut tnsctl = Command::new(env!("CARGO_BIN_EXE_tnsctl"))
+        .args(["inspect", &process.id().to_string()])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let peak = |pid: u32| -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
+    };
+    let mut most = 0;
+    while tnsctl.try_wait().unwrap().is_none() {
+        most = most.max(peak(tnsctl.id()).unwrap_or(0));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(most < ROOM, "{most} KiB");
 }
 
 #[test]

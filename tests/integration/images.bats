@@ -94,7 +94,8 @@ clean_cgroups() { find /sys/fs/cgroup -mindepth 1 -depth -type d -exec rmdir {} 
   restore shim c first
   stray c 'tail -f /dev/null'
   ahead=$(($(offset_of "$(pid_of c)") - $(own_offset)))
-  settings '[checkpoint]' 'mixed = "warn"'
+  mkdir -p /etc/tns-shim
+  printf '[checkpoint]\nmixed = "warn"\n' >/etc/tns-shim/config.toml
   checkpoint shim c image
   bare delete --force c >/dev/null 2>&1 || true
   jump() { "$TNS_BIN/tnsctl" repair --dry-run --json "$WORK/image" | jq -c '[.moved[].jump.monotonic_ns]'; }
