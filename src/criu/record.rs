@@ -82,8 +82,10 @@ impl Record {
         let write = || -> Result<()> {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             let mut file = tempfile::Builder::new().prefix(".tns-shim-").tempfile_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
+            // In one piece: a writer would be handed every bracket on its own.
+            let mut text = serde_json::to_vec_pretty(self)?;
+            text.push(b'\n');
+            file.write_all(&text)?;
             file.persist(folder.join(NAME))?;
             Ok(())
         };
