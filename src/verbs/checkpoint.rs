@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::Call;
 use crate::bundle;
 use crate::clocks::{Clocks, Here};
-use crate::container::{Init, State};
+use crate::container::{Init, State, Stopped};
 use crate::criu::record::{self, Mode, Record, TimeNamespace};
 use crate::decision::{self, Action, Decision, TreeFacts};
 use crate::runtime::abilities::Kind;
@@ -23,15 +23,19 @@ pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
     let mixed = Settings::read()?.checkpoint.mixed.unwrap_or_default();
     let found = look(call);
     let tree = match &found {
-        Ok(found) => found.tree.clone(),
+        Ok(Some(found)) => found.tree.clone(),
+        Ok(None) => TreeFacts::Unknown("there is no such container".to_owned()),
         Err(error) => TreeFacts::Unknown(format!("{error:#}")),
     };
     let id = call.id().display().to_string();
-    let action = call.take(decision::checkpoint(Kernel::look(), &id, tree, mixed))?;
-    if let Ok(found) = &found
-        && !call.operands.pre_dump
-    {
-        leave_record(call, found);
+    let kernel = Kernel::look();
+    let action = call.take(decision::checkpoint(kernel, &id, tree, mixed))?;
+    match found {
+        _ if call.operands.pre_dump => {}
+        Ok(Some(found)) => leave_record(call, record(call, &found)),
+        // Of what does not run the runtime makes no checkpoint, and without time namespaces there is nothing to record.
+        Err(error) if !error.is::<Stopped>() && kernel != Kernel::NoTimeNamespaces => leave_record(call, Err(error)),
+        _ => {}
     }
     // CRIU takes every task that shares its own namespace without a word, and refuses one of a third.
     if action == Action::StandOutside
@@ -51,22 +55,23 @@ struct Found {
     tree: TreeFacts,
 }
 
-fn look(call: &Call<'_>) -> Result<Found> {
-    let state = call.state()?.context("there is no such container")?;
+/// None if there is no such container.
+fn look(call: &Call<'_>) -> Result<Option<Found>> {
+    let Some(state) = call.state()? else { return Ok(None) };
     let init = state.prove()?;
     let tasks = tree::below(init.pid)?;
     let own = timens::Id::own().context("look at the own time namespace")?;
     // Asked last: then all of the above was this container's.
     let user_namespace = init.is_in_another_user_namespace()?;
     let tree = TreeFacts::Known { namespace: init.time_namespace_id()?, own, user_namespace, tasks };
-    Ok(Found { state, init, tree })
+    Ok(Some(Found { state, init, tree }))
 }
 
 /// Writes the record into the image folder. It is a service: without it the checkpoint is as good.
-fn leave_record(call: &Call<'_>, found: &Found) {
+fn leave_record(call: &Call<'_>, recorded: Result<Record>) {
     // Both runtimes take a relative path from where they are called, as this does.
     let folder = Path::new(call.operands.image_path.filter(|path| !path.is_empty()).unwrap_or("checkpoint".as_ref()));
-    if let Err(error) = record(call, found).and_then(|record| record.write(folder)) {
+    if let Err(error) = recorded.and_then(|record| record.write(folder)) {
         log::warn!("the checkpoint has no record: {error:#}");
         if let Err(error) = record::remove(folder) {
             log::warn!("the record of an earlier checkpoint stays in {}: {error}", folder.display());
