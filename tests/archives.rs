@@ -211,8 +211,10 @@ fn an_unpacked_archive_is_read_and_repaired_as_the_folder_in_it() {
     assert_eq!(json(0, &["images", &archive])["changed"], serde_json::json!(["ids-300.img", "ids-7.img"]));
     assert_eq!(json(0, &["repair", "--undo", path])["put_back"], serde_json::json!(["ids-300.img", "ids-7.img"]));
     is_the_mixed_one(&json(1, &["images", path]));
-    let refused = error(&["repair", path, "--output", &format!("{path}/new")]);
-    assert!(refused.contains("--output is for archives"), "{refused}");
+    let new = format!("{path}/new");
+    assert_eq!(json(0, &["repair", path, "--output", &new])["output"], new);
+    assert_eq!(json(0, &["images", &new])["verdict"], "whole");
+    is_the_mixed_one(&json(1, &["images", path]));
 }
 
 #[test]

@@ -8,10 +8,12 @@
 //! checkpoint) nor another command line. CRIU is shown this, see [`image_view`](crate::image_view). The first release changed
 //! the image itself; [`originals`] tells what such a one was.
 
+use std::fmt;
+
 use anyhow::{Context, Result};
 
 use super::images::{Images, Source, TIMENS_OF_CRIU, ids_name};
-use super::originals::{self, Edit};
+use super::originals::{self, Edit, Unchanged};
 use super::repair::moved;
 
 /// What keeps the container on the host's time; nothing, if the image has no clocks anyway.
@@ -42,4 +44,31 @@ pub fn is_held(images: &Images, source: &impl Source) -> Result<bool> {
         && source.file(TIMENS_OF_CRIU).with_context(|| format!("read {TIMENS_OF_CRIU}"))?.is_none();
     Ok(without_clocks
         && (originals::has(images, source, TIMENS_OF_CRIU)? || originals::has(images, source, &ids_name(first.pid))?))
+}
+
+/// The first release has taken the image's clocks away, and what it kept of them is not to be used.
+#[derive(Debug)]
+pub struct Lost;
+
+impl fmt::Display for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(
+            "the image was changed for a restore on the host's time, and what it was before cannot be told: with it the \
+             container would be on the host's time, whatever is asked for",
+        )
+    }
+}
+
+/// The checkpoint as it was made: one that the first release holds, without what it did to it.
+///
+/// # Errors
+/// As [`Images::read`] has them; one of the context [`Lost`].
+pub fn let_go<S: Source>(source: &S) -> Result<(Unchanged<'_, S>, Images)> {
+    let images = Images::read(source)?;
+    if !is_held(&images, source).context(Lost)? {
+        return Ok((Unchanged::as_it_is(source), images));
+    }
+    let unchanged = Unchanged::through_originals(&images, source).context(Lost)?;
+    let images = Images::read(&unchanged).context(Lost)?;
+    Ok((unchanged, images))
 }

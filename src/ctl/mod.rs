@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod config;
+mod copy;
 mod doctor;
 mod hook;
 mod images;
@@ -79,18 +80,18 @@ enum Command {
     },
     /// Makes a checkpoint restorable whose processes disagree about time: all get the clocks of the first one.
     ///
-    /// Says by how much the clocks of each will jump. The originals stay beside, as *.tns-orig; of an archive, a repaired
-    /// copy is written. What is not understood is left as it is, all of it.
+    /// Says by how much the clocks of each will jump. In a folder the originals stay beside, as *.tns-orig; of an archive,
+    /// and of a folder that cannot be written, a repaired copy is written. What is not understood is left as it is, all of it.
     ///
     /// Exit status: 0 if it is done or there was nothing to do, 1 if --dry-run has found something to repair, 2 on errors.
     Repair {
         /// The folder that was given as --image-path, an archive that Podman has exported (tar, gzip, zstd), or the folder
         /// that one was unpacked into
         path: PathBuf,
-        /// Where to write the repaired archive; an archive itself is never changed
+        /// Where to write a repaired copy, of a folder the folder with the images; an archive itself is never changed
         #[arg(long, value_name = "NEW", conflicts_with = "undo")]
         output: Option<PathBuf>,
-        /// Put the originals back
+        /// Put the originals back, also those of an image that an earlier release holds on the host's time
         #[arg(long)]
         undo: bool,
         /// Say what would be done, and change nothing

@@ -11,20 +11,20 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Place, open_file};
 use super::progress::Progress;
-use super::{Verdict, print, table};
+use super::{Verdict, copy, print, table};
 use crate::archive::collect;
 use crate::archive::rewrite::{self, Patch};
 use crate::clocks::Here;
 use crate::criu::images::Images;
-use crate::criu::originals;
 use crate::criu::repair::{self, Move};
+use crate::criu::{host_time, lock, originals};
 use crate::replacement;
 
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
     place: Place,
-    /// The repaired archive, if one was written.
+    /// The repaired archive or folder, if one was written.
     output: Option<PathBuf>,
     dry_run: bool,
     /// The processes that were moved, or would be.
@@ -38,7 +38,7 @@ struct Report {
 /// What is asked for.
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
-    /// Where a repaired archive goes.
+    /// Where a repaired copy goes.
     pub output: Option<&'a Path>,
     pub undo: bool,
     pub dry_run: bool,
@@ -55,7 +55,6 @@ fn act(path: &Path, how: How<'_>) -> Result<Report> {
     let How { output, undo, dry_run } = how;
     // Before an archive is read, which can take long.
     match output {
-        Some(_) if path.is_dir() => bail!("--output is for archives: a folder is repaired where it is"),
         Some(output) => may_be_written(path, output)?,
         None if path.is_file() && undo => {
             bail!("an archive is never changed: what --output was repaired from is the original")
@@ -66,22 +65,35 @@ fn act(path: &Path, how: How<'_>) -> Result<Report> {
         None => {}
     }
     let checkpoint = Checkpoint::open(path)?;
-    let images = Images::read(&checkpoint)?;
+    let _lock = match &checkpoint {
+        Checkpoint::Folder(folder) if output.is_none() && !dry_run => Some(lock::exclusive(folder)?),
+        Checkpoint::Folder(folder) => Some(lock::shared(folder)?),
+        Checkpoint::Archive(_) => None,
+    };
     let (mut moved, mut put_back, mut written) = (Vec::new(), Vec::new(), None);
-    if undo {
-        put_back = match &checkpoint {
-            Checkpoint::Folder(folder) => originals::undo(folder, &images, dry_run)?,
-            Checkpoint::Archive(_) => bail!("blobs are never changed: there is no repair to undo"),
-        };
-    } else {
-        moved = repair::plan(&images, &checkpoint, Here::look()?)?;
-        let edits = moved.iter().map(|one| &one.edit);
-        match &checkpoint {
-            _ if moved.is_empty() => {}
-            Checkpoint::Folder(folder) if !dry_run => originals::apply(&images, folder, edits)?,
-            Checkpoint::Folder(_) => {}
-            Checkpoint::Archive(archive) => {
-                let patches = archive.patches(edits)?;
+    match &checkpoint {
+        Checkpoint::Folder(folder) if undo => put_back = originals::undo(folder, &Images::read(folder)?, dry_run)?,
+        Checkpoint::Folder(folder) if let Some(output) = output => {
+            let (source, images) = host_time::let_go(folder)?;
+            moved = repair::plan(&images, &source, Here::look()?)?;
+            put_back = source.originals().keys().cloned().collect();
+            if !(dry_run || moved.is_empty() && put_back.is_empty()) {
+                copy::write(folder, &source, &moved, output).with_context(|| format!("write {}", output.display()))?;
+                written = Some(output.to_owned());
+            }
+        }
+        Checkpoint::Folder(folder) => {
+            let images = Images::read(folder)?;
+            moved = repair::plan(&images, folder, Here::look()?)?;
+            if !dry_run {
+                originals::apply(&images, folder, moved.iter().map(|one| &one.edit))?;
+            }
+        }
+        Checkpoint::Archive(_) if undo => bail!("blobs are never changed: there is no repair to undo"),
+        Checkpoint::Archive(archive) => {
+            moved = repair::plan(&Images::read(&checkpoint)?, &checkpoint, Here::look()?)?;
+            if !moved.is_empty() {
+                let patches = archive.patches(moved.iter().map(|one| &one.edit))?;
                 if let Some(output) = output.filter(|_| !dry_run) {
                     write(path, archive, patches, output).with_context(|| format!("write {}", output.display()))?;
                     written = Some(output.to_owned());
@@ -99,7 +111,7 @@ fn may_be_written(path: &Path, output: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("look at {}", output.display())),
         Ok(_) if fs::metadata(output).map(identity).ok() == fs::metadata(path).map(identity).ok() => {
-            bail!("{} is the archive itself, which is never changed", output.display())
+            bail!("{} is the image itself; a copy is written elsewhere", output.display())
         }
         Ok(_) => bail!("{} is there already", output.display()),
     }
@@ -134,6 +146,15 @@ fn text(report: &Report) -> String {
         return match put_back.as_slice() {
             [] => "There is nothing to undo.\n".to_owned(),
             names => format!("The originals of {}{would} put back.\n", names.join(", ")),
+        };
+    }
+    if !put_back.is_empty() {
+        let names = put_back.join(", ");
+        return match output {
+            Some(output) => {
+                format!("The checkpoint is in {} as it was made, with the originals of {names}.\n", output.display())
+            }
+            None => format!("The originals of {names} would be in the copy.\n"),
         };
     }
     if moved.is_empty() {

@@ -2,7 +2,6 @@
 //! restore: first an image that CRIU can restore, with the clocks that are asked for, then what config.json says. The image
 //! itself stays as it is: what CRIU must see changed, it is shown.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -43,19 +42,6 @@ struct Looked<'a> {
     _lock: Lock,
 }
 
-/// An earlier release has taken the image's clocks away, and what it kept of them is not to be used.
-#[derive(Debug)]
-struct Lost;
-
-impl fmt::Display for Lost {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(
-            "the image was changed for a restore on the host's time, and what it was before cannot be told: with it the \
-             container would be on the host's time, whatever is asked for",
-        )
-    }
-}
-
 impl<'a> Looked<'a> {
     /// None if there is no image.
     fn at(folder: &'a Folder) -> Result<Option<Self>> {
@@ -63,13 +49,8 @@ impl<'a> Looked<'a> {
             return Ok(None);
         }
         let lock = lock::shared(folder)?;
-        let mut source = Unchanged::as_it_is(folder);
-        let mut images = Images::read(&source)?;
-        // The first release changed images themselves. Whatever is asked for now begins with the checkpoint as it was made.
-        if host_time::is_held(&images, &source).context(Lost)? {
-            source = Unchanged::through_originals(&images, folder).context(Lost)?;
-            images = Images::read(&source).context(Lost)?;
-        }
+        // Whatever is asked for now begins with the checkpoint as it was made.
+        let (source, images) = host_time::let_go(folder)?;
         let clocks = images.clocks(&source)?;
         Ok(Some(Self { source, images, clocks, here: Here::look()?, _lock: lock }))
     }
@@ -99,7 +80,7 @@ impl<'a> Looked<'a> {
 fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
     let folder = Folder(image_folder(&call.operands, call.abilities.kind));
     let looked = match Looked::at(&folder) {
-        Err(error) if error.is::<Lost>() => return Err(error),
+        Err(error) if error.is::<host_time::Lost>() => return Err(error),
         looked => looked,
     };
     let facts = match &looked {

@@ -99,3 +99,9 @@ pub fn mixed() -> (TempDir, Folder) {
     put("ids-55.img", b"left over".to_vec());
     (temporary, folder)
 }
+
+/// As CRIU before 4.1 writes it: nothing tells it from that of another checkpoint.
+pub fn plain_inventory() -> Vec<u8> {
+    let message = [number(1, 2), number(2, 1), nested(3, &ids_message(Some(5)))].concat();
+    file(&[0x5831_3116], &[record(&message)])
+}
