@@ -25,8 +25,8 @@ type Changes<'a> = BTreeMap<&'a str, &'a [u8]>;
 /// Something cannot be read or written; then nothing is left.
 pub(super) fn write(folder: &Folder, source: &Unchanged<'_, Folder>, moves: &[Move], output: &Path) -> Result<()> {
     let originals = source.originals().iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    let moved = moves.iter().filter_map(|one| Some((one.edit.name.as_str(), one.edit.after.as_deref()?)));
-    let changes: Changes<'_> = originals.chain(moved).collect();
+    let edited = moves.iter().filter_map(|one| Some((one.edit.name.as_str(), one.edit.after.as_deref()?)));
+    let changes: Changes<'_> = originals.chain(edited).collect();
     let from = fs::canonicalize(folder)?;
     let parent = replacement::folder_of(output);
     ensure!(!fs::canonicalize(parent)?.starts_with(&from), "a copy of the image does not belong into the image");
