@@ -483,8 +483,8 @@ fn an_archive_is_never_changed_nor_anything_overwritten() {
     let there = put(&folder, "there", b"precious");
     let to = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for (words, expected) in [
-        (&["--output", &from][..], "is the archive itself"),
-        (&["--output", &to("same")], "is the archive itself"),
+        (&["--output", &from][..], "is the image itself"),
+        (&["--output", &to("same")], "is the image itself"),
         (&["--output", &there], "is there already"),
         (&["--output", &to("link")], "is there already"),
         (&["--output", &there, "--dry-run"], "is there already"),
