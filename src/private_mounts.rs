@@ -6,6 +6,9 @@
 //! group. So only the mount that is to be covered is taken out of its group, here, and put back afterwards, as a peer of
 //! the host's own (`MOVE_MOUNT_SET_GROUP`, Linux 5.15 and later stable releases of 5.10). All of it ends with the last
 //! process in the namespace. Source: fs/namespace.c, `do_set_group`; `mount_namespaces(7)`.
+//!
+//! A runtime that only enters a container mounts nothing for anybody. Its namespace just follows the host's ([`Cover::following`]),
+//! which is simpler and possible in every chroot.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
@@ -14,16 +17,23 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
+use nix::unistd::{chroot, fchdir};
 
 use crate::sys;
 
 /// A folder that this process sees covered by an empty one.
 #[derive(Debug)]
-pub struct Cover(File);
+pub struct Cover {
+    /// What is seen now (`O_PATH`).
+    cover: File,
+    /// What was there (`O_PATH`).
+    below: File,
+}
 
 impl Cover {
     /// Makes this process, and what it becomes, see an empty `folder` of the same mode and owner, in a mount namespace of its
@@ -36,30 +46,43 @@ impl Cover {
         Self::make(folder, window).with_context(|| format!("cover {}", folder.display()))
     }
 
+    /// Makes this process, and what it becomes, see an empty `folder` that is root's alone, in a mount namespace of its own in
+    /// which nothing is mounted for others: what is unmounted on the host from a shared mount is unmounted here, too, and
+    /// nothing goes back.
+    ///
+    /// # Errors
+    /// EPERM without `CAP_SYS_ADMIN`, in a chroot without `CAP_SYS_CHROOT`; ENOENT if there is no such folder.
+    pub fn following(folder: &Path) -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
+        follow().context("separate the mount namespace")?;
+        let cover = || Self::mounted_over(place(folder)?, folder, "mode=700", None);
+        cover().with_context(|| format!("cover {}", folder.display()))
+    }
+
     fn make(folder: &Path, window: Option<&str>) -> Result<Self> {
         let outside = Mount::of(&place(folder)?)?;
         unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
         // Files that are open lead to mounts of the namespace that they were opened in.
         let below = place(folder)?;
         let inside = Mount::of(&below)?;
+        let metadata = below.metadata()?;
+        // Without the sticky bit: in such a folder, links are followed only where their owner is the reader's.
+        let options = format!("mode={:o},uid={},gid={}", metadata.mode() & 0o777, metadata.uid(), metadata.gid());
         let apart = inside.take_out_of_its_group()?;
-        let cover = Self::mounted_over(&below, folder, window);
+        let cover = Self::mounted_over(below, folder, &options, window);
         if apart && let Err(error) = sys::join_mount_group(outside.root.as_fd(), inside.root.as_fd()) {
             log::warn!("put the mount that {} lies on back into its group: {error}", folder.display());
         }
         cover
     }
 
-    fn mounted_over(below: &File, folder: &Path, window: Option<&str>) -> Result<Self> {
-        let metadata = below.metadata()?;
+    fn mounted_over(below: File, folder: &Path, options: &str, window: Option<&str>) -> Result<Self> {
         // Before it is covered, or the copy would have the cover as well.
         let copy = window.map(|_| sys::copy_mounts(below.as_fd()).context("copy the mount")).transpose()?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        // Without the sticky bit: in such a folder, links are followed only where their owner is the reader's.
-        let options = format!("mode={:o},uid={},gid={}", metadata.mode() & 0o777, metadata.uid(), metadata.gid());
-        mount(Some("tmpfs"), &path_of(below), Some("tmpfs"), flags, Some(options.as_str())).context("mount a tmpfs")?;
-        let cover = Self(place(folder)?);
-        ensure!(cover.0.metadata()?.dev() != metadata.dev(), "something else is seen there");
+        mount(Some("tmpfs"), &path_of(&below), Some("tmpfs"), flags, Some(options)).context("mount a tmpfs")?;
+        let cover = Self { cover: place(folder)?, below };
+        ensure!(cover.cover.metadata()?.dev() != cover.below.metadata()?.dev(), "something else is seen there");
         if let Some((name, copy)) = window.zip(copy) {
             let place = cover.path().join(name);
             fs::create_dir(&place)?;
@@ -70,7 +93,19 @@ impl Cover {
 
     /// A way to it that does not depend on what paths name by now.
     pub fn path(&self) -> PathBuf {
-        path_of(&self.0)
+        path_of(&self.cover)
+    }
+
+    /// Takes the cover away again, but for one file of it, which is seen in the place of the one of that name below. Only of one
+    /// that follows: on a mount that is back in its group the host would see it.
+    ///
+    /// # Errors
+    /// There is no such file, here or there.
+    pub fn narrow_to(self, name: &str) -> Result<()> {
+        let [file, covered] = [&self.cover, &self.below].map(|folder| path_of(folder).join(name));
+        let done = mount(Some(&file), &covered, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+        self.lift();
+        done.with_context(|| format!("bind {name}"))
     }
 
     /// Takes the cover away again.
@@ -88,6 +123,38 @@ impl Cover {
 pub fn bind(folder: &Path, place: &Path) -> Result<()> {
     mount(Some(folder), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
         .with_context(|| format!("bind {}", folder.display()))
+}
+
+/// Makes every mount a slave of the host's.
+fn follow() -> Result<()> {
+    let follow = || mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>);
+    match follow() {
+        // This process's root is a folder on a mount that begins above it.
+        Err(Errno::EINVAL) => from_the_top(follow),
+        done => Ok(done?),
+    }
+}
+
+/// Does something while the root folder is that of the mount namespace, and not one that was changed to by chroot(2).
+fn from_the_top(act: impl FnOnce() -> nix::Result<()>) -> Result<()> {
+    let [root, folder] = [place(Path::new("/"))?, place(Path::new("."))?];
+    let own = File::open("/proc/self/ns/mnt")?;
+    let back = || -> nix::Result<()> {
+        fchdir(&root)?;
+        chroot(".")?;
+        fchdir(&folder)
+    };
+    // There must be a way back before this leaves.
+    back().context("chroot")?;
+    // To enter the own one changes nothing but the root and the working folder.
+    setns(own, CloneFlags::CLONE_NEWNS).context("leave the chroot")?;
+    let done = act();
+    if let Err(error) = back() {
+        // Nothing may run out there.
+        log::error!("cannot go back into the chroot: {error}");
+        std::process::exit(1);
+    }
+    Ok(done?)
 }
 
 fn path_of(file: &File) -> PathBuf {

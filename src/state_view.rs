@@ -9,19 +9,18 @@
 //! the rest of it has to be there, and the file alone is mounted over. The view ends with the mount namespace; nothing is
 //! left on the host or in the container.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{chroot, fchdir};
 
 use crate::container::{ClockTicks, State};
+use crate::private_mounts::Cover;
+
+/// Its name below the folder of a container.
+const STATE: &str = "state.json";
 
 /// Makes this process, and what it becomes, see `state`, which must be runc's, with another start time. `used` are the paths
 /// that the runtime is to read or write.
@@ -30,29 +29,18 @@ use crate::container::{ClockTicks, State};
 /// EPERM without `CAP_SYS_ADMIN`. Then everything is seen as it is, though perhaps in a new mount namespace.
 pub fn show<'a>(state: &State, start: ClockTicks, used: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     // crun's exec reads more files than its status.
-    ensure!(state.file.ends_with("state.json"), "only runc can be shown another state");
+    ensure!(state.file.ends_with(STATE), "only runc can be shown another state");
     let folder = state.file.parent().context("a file without a folder")?;
-    let uses_folder = used.into_iter().any(|path| lies_in(path, folder));
-    let below = cover(folder)?;
-    let write = || -> Result<()> {
-        let mut file = create(&state.file)?;
-        state.write_with_start(start, &mut file)?;
-        if uses_folder {
-            mount(
-                Some(&path_of(&file)),
-                &path_of(&below).join("state.json"),
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )?;
+    let is_used = used.into_iter().any(|path| lies_in(path, folder));
+    let cover = Cover::following(folder)?;
+    match write(state, start, &cover.path()) {
+        Ok(()) if is_used => cover.narrow_to(STATE),
+        Ok(()) => Ok(()),
+        Err(error) => {
+            cover.lift();
+            Err(error).with_context(|| format!("write a view of {}", state.file.display()))
         }
-        Ok(())
-    };
-    let shown = write().with_context(|| format!("show a view of {}", state.file.display()));
-    if uses_folder || shown.is_err() {
-        uncover(folder)?;
     }
-    shown
 }
 
 /// Makes this process, and what it becomes, see one container in the `root` folder, with that state, or none: whatever comes
@@ -62,68 +50,19 @@ pub fn show<'a>(state: &State, start: ClockTicks, used: impl IntoIterator<Item =
 /// EPERM without `CAP_SYS_ADMIN`; ENOENT if there is no such folder; something in it is used for other purposes.
 pub fn pin<'a>(root: &Path, state: Option<&State>, used: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     ensure!(!used.into_iter().any(|path| lies_in(path, root)), "something else in {} is needed", root.display());
-    cover(root)?;
+    let cover = Cover::following(root)?;
     let Some(state) = state else { return Ok(()) };
-    let write = || -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(state.file.parent().unwrap_or(root))?;
-        create(&state.file).and_then(|file| state.write_with_start(state.start, file))
-    };
-    write().or_else(|error| {
-        uncover(root)?;
-        Err(error).with_context(|| format!("show {}", state.file.display()))
+    let folder = state.file.parent().and_then(Path::file_name).context("a file without a folder")?;
+    let folder = cover.path().join(folder);
+    DirBuilder::new().mode(0o700).create(&folder).and_then(|()| write(state, state.start, &folder)).or_else(|error| {
+        cover.lift();
+        Err(error).with_context(|| format!("write a view of {}", state.file.display()))
     })
 }
 
-/// Covers a folder by an empty one, and returns what it was.
-fn cover(folder: &Path) -> Result<File> {
-    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
-    separate().context("separate the mount namespace")?;
-    // Files that are open lead to mounts of the namespace that they were opened in.
-    let mount_it = || -> io::Result<File> {
-        let below = place(folder)?;
-        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=700"))?;
-        Ok(below)
-    };
-    mount_it().with_context(|| format!("cover {}", folder.display()))
-}
-
-fn uncover(folder: &Path) -> Result<()> {
-    umount2(folder, MntFlags::MNT_DETACH).with_context(|| format!("uncover {}", folder.display()))
-}
-
-fn create(file: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
-}
-
-/// Slave: what is unmounted on the host from a shared mount is unmounted here, too, and nothing goes back.
-fn separate() -> Result<()> {
-    let separate = || mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>);
-    match separate() {
-        // This process's root is a folder on a mount that begins above it.
-        Err(Errno::EINVAL) => from_the_top(|| Ok(separate()?)),
-        done => Ok(done?),
-    }
-}
-
-/// Does something while the root folder is that of the mount namespace, and not the one that was changed to by chroot.
-fn from_the_top(act: impl FnOnce() -> Result<()>) -> Result<()> {
-    let [root, folder] = [place(Path::new("/"))?, place(Path::new("."))?];
-    let own = File::open("/proc/self/ns/mnt")?;
-    let back = || -> nix::Result<()> {
-        fchdir(&root)?;
-        chroot(".")?;
-        fchdir(&folder)
-    };
-    // There must be a way back before this leaves.
-    back().context("chroot")?;
-    // To enter the own one changes nothing but the root and the working folder.
-    setns(own, CloneFlags::CLONE_NEWNS).context("leave the chroot")?;
-    let done = act();
-    if let Err(error) = back() {
-        log::error!("cannot go back into the chroot: {error}");
-        std::process::exit(1);
-    }
-    done
+fn write(state: &State, start: ClockTicks, folder: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(STATE))?;
+    state.write_with_start(start, file)
 }
 
 /// Whether reading or writing `path` touches that folder.
@@ -132,15 +71,6 @@ fn lies_in(path: &Path, folder: &Path) -> bool {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The path may be a link that is read through, or replaced.
     [path, parent].into_iter().filter_map(|path| fs::canonicalize(path).ok()).any(|path| path.starts_with(&folder))
-}
-
-/// A way to what is open that does not depend on what paths name by now.
-fn path_of(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-fn place(folder: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder)
 }
 
 #[cfg(test)]
