@@ -62,6 +62,7 @@ integration: build
 
 lint:
 	$(CARGO) fmt --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --all-targets --target-dir "$(TARGET_DIR)" -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 

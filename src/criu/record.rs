@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tns-shim.json`, beside the files of a checkpoint: what was true when it was made. For people, and for telling at
-//! restore how long the container was away. CRIU and the runtimes open only files that they know; engines pack it with the
-//! image.
+//! restore how long the container was away, and by how much clocks jump. CRIU and the runtimes open only files that
+//! they know; engines pack it with the image.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
