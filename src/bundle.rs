@@ -31,6 +31,17 @@ pub enum Declared {
     Path,
 }
 
+/// What `linux.namespaces` says of the pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PidNamespace {
+    /// No entry: the engine's own.
+    Absent,
+    /// A new one of the container's own.
+    New,
+    /// An existing one, by path.
+    Joined,
+}
+
 /// What the decision needs to know of a config.json.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
@@ -46,8 +57,8 @@ pub enum View {
     Understood {
         /// Its time namespace.
         declared: Declared,
-        /// The container joins a pid namespace that exists already.
-        joins_pid_namespace: bool,
+        /// Its pid namespace.
+        pid: PidNamespace,
         /// The container has or joins a user namespace.
         user_namespace: bool,
     },
@@ -244,7 +255,7 @@ fn read_linux<'a>(text: &'a str, linux: &'a str) -> serde_json::Result<(View, Op
 
     let elements = json::elements(array)?;
     let mut time = None;
-    let mut joins_pid_namespace = false;
+    let mut pid = PidNamespace::Absent;
     let mut user_namespace = false;
     for (index, element) in elements.iter().enumerate() {
         let Ok([Found::One(kind), path]) = json::members(element, ["type", "path"]) else {
@@ -258,7 +269,8 @@ fn read_linux<'a>(text: &'a str, linux: &'a str) -> serde_json::Result<(View, Op
         match json::string(kind).as_deref() {
             Some("time") if time.is_some() => return not_understood("linux.namespaces lists time twice"),
             Some("time") => time = Some((index, path)),
-            Some("pid") => joins_pid_namespace |= path,
+            Some("pid") if path || pid == PidNamespace::Joined => pid = PidNamespace::Joined,
+            Some("pid") => pid = PidNamespace::New,
             Some("user") => user_namespace = true,
             _ => {}
         }
@@ -270,7 +282,7 @@ fn read_linux<'a>(text: &'a str, linux: &'a str) -> serde_json::Result<(View, Op
         Some((_, false)) => Declared::Plain,
         None => Declared::No,
     };
-    let view = View::Understood { declared, joins_pid_namespace, user_namespace };
+    let view = View::Understood { declared, pid, user_namespace };
     let time = time.map(|(index, _)| index);
     Ok((view, Some(Places { text, linux, array, elements, time, offsets })))
 }
@@ -311,29 +323,30 @@ mod tests {
 
     #[test]
     fn what_is_declared() {
-        let understood =
-            |declared, joins_pid_namespace| View::Understood { declared, joins_pid_namespace, user_namespace: false };
+        use PidNamespace::{Absent, Joined, New};
+        let understood = |declared, pid| View::Understood { declared, pid, user_namespace: false };
         let user = config(r#"{"namespaces":[{"type":"user"}]}"#);
-        let expected = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: true };
+        let expected = View::Understood { declared: Declared::No, pid: Absent, user_namespace: true };
         assert_eq!(view(&user).unwrap(), expected);
         for (linux, expected) in [
-            (r#"{"namespaces":[]}"#, understood(Declared::No, false)),
-            (r#"{"namespaces":[{"type":"pid"},{"type":"mount"}]}"#, understood(Declared::No, false)),
-            (r#"{"namespaces":[{"type":"pid","path":""}]}"#, understood(Declared::No, false)),
-            (r#"{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]}"#, understood(Declared::No, true)),
-            (r#"{"namespaces":[{"type":"time"}]}"#, understood(Declared::Plain, false)),
+            (r#"{"namespaces":[]}"#, understood(Declared::No, Absent)),
+            (r#"{"namespaces":[{"type":"pid"},{"type":"mount"}]}"#, understood(Declared::No, New)),
+            (r#"{"namespaces":[{"type":"pid","path":""}]}"#, understood(Declared::No, New)),
+            (r#"{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]}"#, understood(Declared::No, Joined)),
+            (r#"{"namespaces":[{"type":"pid","path":"/p"},{"type":"pid"}]}"#, understood(Declared::No, Joined)),
+            (r#"{"namespaces":[{"type":"time"}]}"#, understood(Declared::Plain, Absent)),
             (
                 r#"{"namespaces":[{"type":"t\u0069me","path":null}],"timeOffsets":{}}"#,
-                understood(Declared::Plain, false),
+                understood(Declared::Plain, Absent),
             ),
-            (r#"{"namespaces":[{"type":"time"}],"timeOffsets":null}"#, understood(Declared::Plain, false)),
+            (r#"{"namespaces":[{"type":"time"}],"timeOffsets":null}"#, understood(Declared::Plain, Absent)),
             (
                 r#"{"namespaces":[{"type":"time"}],"timeOffsets":{"boottime":{"secs":1}}}"#,
-                understood(Declared::Offsets, false),
+                understood(Declared::Offsets, Absent),
             ),
-            (r#"{"namespaces":[],"timeOffsets":{"boottime":{"secs":1}}}"#, understood(Declared::Offsets, false)),
-            (r#"{"namespaces":[{"type":"time","path":"/proc/7/ns/time"}]}"#, understood(Declared::Path, false)),
-            (r#"{"namespaces":[{"type":"unheard-of"}]}"#, understood(Declared::No, false)),
+            (r#"{"namespaces":[],"timeOffsets":{"boottime":{"secs":1}}}"#, understood(Declared::Offsets, Absent)),
+            (r#"{"namespaces":[{"type":"time","path":"/proc/7/ns/time"}]}"#, understood(Declared::Path, Absent)),
+            (r#"{"namespaces":[{"type":"unheard-of"}]}"#, understood(Declared::No, Absent)),
             ("{}", View::NoNamespaces),
             (r#"{"namespaces":null}"#, View::NoNamespaces),
             ("null", View::NoNamespaces),

@@ -6,17 +6,19 @@
 
 mod checkpoint;
 mod image;
+mod restore;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::bundle::{Declared, View};
+use crate::bundle::{Declared, PidNamespace, View};
 use crate::runtime::abilities::{Abilities, Kind};
 use crate::settings::{Mode, Shift};
 use crate::timens::{Id, Kernel};
 
 pub use checkpoint::{TreeFacts, checkpoint};
 pub use image::{ImageFacts, image};
+pub use restore::restore;
 
 /// What is said where [`Mode::Private`] cannot be kept.
 pub const NOT_PRIVATE: &str = "mode = \"private\", and the container cannot be given a time namespace of its own";
@@ -146,8 +148,21 @@ pub fn create(facts: ConfigFacts) -> Decision {
     decision
 }
 
-/// A new container whose config.json passes through a hook, which makes no namespaces: only what is declared helps.
-pub fn create_by_hook(facts: ConfigFacts) -> Decision {
+/// A new container whose config.json passes through a hook, which makes no namespaces: only what is declared helps. And the
+/// engine does not tell which of the `candidates` the container is given to: the least of what would be done for each, because
+/// one that cannot make what is declared would not start it. None without candidates.
+pub fn create_by_hook(candidates: &[Abilities], facts: impl Fn(Abilities) -> ConfigFacts) -> Option<Decision> {
+    let decisions = candidates.iter().map(|runtime| declare_only(facts(*runtime)));
+    decisions.min_by_key(|decision| match decision.action {
+        Action::Refuse => 0,
+        Action::Undeclare => 1,
+        Action::Declare { shifted: false } => 3,
+        Action::Declare { shifted: true } => 4,
+        _ => 2,
+    })
+}
+
+fn declare_only(facts: ConfigFacts) -> Decision {
     let decision = create(facts);
     let Action::Emulate { undeclare } = decision.action else { return decision };
     let reason = format!("{}, and a hook cannot: use tns-shim as the runtime", decision.reason);
@@ -187,13 +202,20 @@ fn with_own_clocks(facts: ConfigFacts) -> Decision {
     if shift == Shift::None {
         return decision;
     }
-    let declared = if let View::Understood { declared, .. } = view { declared } else { Declared::No };
+    let (declared, pid) = match view {
+        View::Understood { declared, pid, .. } => (declared, pid),
+        _ => (Declared::No, PidNamespace::New),
+    };
     let cannot = match (decision.action, declared) {
         (Action::Refuse, _) => return decision,
         // Somebody has said so already, for this container.
         (Action::Pass, Declared::Offsets | Declared::Path) if !shift.is_asked_for() => return decision,
         (Action::Pass, Declared::Offsets) => "config.json has linux.timeOffsets of its own".to_owned(),
         (Action::Pass, Declared::Path) => "config.json names a time namespace that exists already".to_owned(),
+        // By clocks that begin at zero, processes outside were started before the boot, which nobody who reads /proc expects.
+        _ if pid != PidNamespace::New && !shift.is_asked_for() && !decision.hindered => {
+            "it has no pid namespace of its own, and would see processes that are older than its clocks".to_owned()
+        }
         (Action::Declare { .. }, _) | (Action::Pass, Declared::Plain) if runtime.shifts() && writable => {
             let reason = format!("{runtime} makes declared time namespaces, with clocks of their own");
             return Decision::new(Action::Declare { shifted: true }, reason);
@@ -221,37 +243,12 @@ fn with_own_namespace(facts: ConfigFacts) -> Decision {
         }
         Need::Emulate { user_namespace: true, why, .. } => Decision::hindered(format!("{why}, {FOR_CRIU}")),
         // Processes that exec leaves outside would split a container that is whole on the host's time.
-        Need::Emulate { why, .. } if !runtime.keeps_known_state() => {
-            Decision::hindered(format!("{why}, and {NO_STATE}"))
+        Need::Emulate { declared, why, .. } if !runtime.keeps_known_state() => {
+            let action = if declared { Action::Undeclare } else { Action::Pass };
+            Decision { action, ..Decision::hindered(format!("{why}, and {NO_STATE}")) }
         }
         Need::Emulate { declared, why, .. } => {
             Decision::new(Action::Emulate { undeclare: declared }, format!("{why}, so the shim makes it"))
-        }
-    }
-}
-
-/// restore: CRIU makes the namespace, with the clocks of the checkpoint; what is declared decides what exec does later.
-/// Nothing needs to be declared for a container that stays on the host's time.
-pub fn restore(facts: ConfigFacts, on_host_time: bool) -> Decision {
-    let ConfigFacts { runtime, view, writable, mode, .. } = facts;
-    match mode {
-        Mode::Leave => return Decision::new(Action::Pass, "mode = \"leave\": config.json is left as it is"),
-        Mode::Host if writable && matches!(view, View::Understood { declared, .. } if declared != Declared::No) => {
-            return Decision::new(Action::Undeclare, "mode = \"host\", and config.json declares a time namespace");
-        }
-        _ => {}
-    }
-    match needed(facts) {
-        Need::Settled(decision) => decision,
-        Need::Declare if on_host_time => Decision::new(Action::Pass, "the container stays on the host's time"),
-        Need::Declare => Decision::new(
-            Action::Declare { shifted: false },
-            format!("{runtime} then knows of the namespace that CRIU makes"),
-        ),
-        Need::Emulate { declared, why, .. } => {
-            let action = if declared { Action::Undeclare } else { Action::Pass };
-            let who = if on_host_time { "and nobody makes one" } else { "CRIU makes it" };
-            Decision::new(action, format!("{why}; {who}"))
         }
     }
 }
@@ -282,7 +279,7 @@ fn needed(facts: ConfigFacts) -> Need {
     let obstacle = kernel.obstacle();
     let pass = |reason: &'static str| Need::Settled(Decision::new(Action::Pass, reason));
     let refuse = |reason: String| Need::Settled(Decision::new(Action::Refuse, reason));
-    let (declared, joins_pid_namespace, user_namespace) = match view {
+    let (declared, pid, user_namespace) = match view {
         View::Missing => return pass("there is no config.json to read"),
         View::NoNamespaces => return pass("config.json has no linux.namespaces"),
         View::Unreadable => {
@@ -293,43 +290,49 @@ fn needed(facts: ConfigFacts) -> Need {
         View::NotUnderstood(why) => {
             return Need::Settled(Decision::hindered(format!("config.json is left alone: {why}")));
         }
-        View::Understood { declared, joins_pid_namespace, user_namespace } => {
-            (declared, joins_pid_namespace, user_namespace)
-        }
+        View::Understood { declared, pid, user_namespace } => (declared, pid, user_namespace),
     };
+    let goes = declared == Declared::Plain && writable;
     if let Some(obstacle) = obstacle {
-        // The runtime that does not know the entry would refuse it, and the container could start without.
-        let goes = declared == Declared::Plain && !runtime.declares() && writable;
+        // No runtime could make what is declared, be it by an engine's habit or by an earlier call of the shim, and the container
+        // can start without.
         let action = if goes { Action::Undeclare } else { Action::Pass };
         return Need::Settled(Decision { action, ..Decision::hindered(obstacle) });
     }
     let emulate = |why: String| Need::Emulate { declared: declared == Declared::Plain, user_namespace, why };
-    match (declared, runtime.declares()) {
-        (Declared::Plain, true) if runtime.kind == Kind::Crun && joins_pid_namespace && writable => {
-            emulate("crun cannot make a time namespace beside joining a pid namespace".to_owned())
-        }
-        (Declared::Plain | Declared::Offsets | Declared::Path, true) => {
+    // crun makes a new pid namespace whenever it makes a time namespace, also where none or another one is asked for. In an
+    // order, besides, that fails beside one that is joined.
+    let beside = match pid {
+        _ if runtime.kind != Kind::Crun => None,
+        PidNamespace::New => None,
+        PidNamespace::Absent => Some("crun would make a new pid namespace with a time namespace, where none is listed"),
+        PidNamespace::Joined => Some("crun cannot make a time namespace beside joining a pid namespace"),
+    };
+    match (declared, runtime.declares(), beside) {
+        (Declared::No, true, Some(why)) => emulate(why.to_owned()),
+        (Declared::Plain, true, Some(why)) if goes => emulate(why.to_owned()),
+        (Declared::Plain | Declared::Offsets | Declared::Path, true, _) => {
             pass("config.json declares the time namespace already")
         }
-        (Declared::Offsets, false) => refuse(format!(
+        // Such a one may know more than it says, and has the last word on what stays.
+        (Declared::Plain | Declared::Offsets | Declared::Path, false, _) if !runtime.keeps_known_state() && !goes => {
+            Need::Settled(Decision::hindered(format!("{runtime} does not say that it knows what config.json declares")))
+        }
+        (Declared::Offsets, false, _) => refuse(format!(
             "{runtime} cannot shift a container's clocks, as linux.timeOffsets asks: use runc 1.2.6 or crun 1.8.4 and later, \
              or take the offsets out"
         )),
-        (Declared::Path, false) => refuse(format!(
+        (Declared::Path, false, _) => refuse(format!(
             "{runtime} cannot join the time namespace that config.json names by its path: use runc 1.2 or crun 1.8.4 and \
              later, or take the entry out"
         )),
-        (Declared::Plain, false) if !writable => refuse(format!(
+        (Declared::Plain, false, _) if !writable => refuse(format!(
             "{runtime} cannot make the time namespace that config.json declares, and config.json cannot be replaced to let the \
              shim make it"
         )),
-        (Declared::Plain | Declared::No, false) => emulate(format!("{runtime} does not make time namespaces")),
-        // crun unshares in an order that fails there, or makes a new pid namespace instead of joining.
-        (Declared::No, true) if runtime.kind == Kind::Crun && joins_pid_namespace => {
-            emulate("crun cannot make a time namespace beside joining a pid namespace".to_owned())
-        }
-        (Declared::No, true) if !writable => emulate("config.json cannot be replaced".to_owned()),
-        (Declared::No, true) => Need::Declare,
+        (Declared::Plain | Declared::No, false, _) => emulate(format!("{runtime} does not make time namespaces")),
+        (Declared::No, true, None) if !writable => emulate("config.json cannot be replaced".to_owned()),
+        (Declared::No, true, None) => Need::Declare,
     }
 }
 

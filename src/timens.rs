@@ -125,6 +125,8 @@ pub enum Kernel {
     MaxIsZero,
     /// As many as `user.max_time_namespaces` allows exist already, in this user namespace or in one above it.
     AtLimit,
+    /// Somebody between this process and the kernel, who can be told only by trying: a seccomp filter, a security module.
+    Denied,
 }
 
 impl Kernel {
@@ -139,10 +141,11 @@ impl Kernel {
         }
     }
 
-    /// Makes one and leaves it, because only that tells: limits hold along the whole chain of user namespaces. Where the
-    /// caller may not, the runtime may, in a user namespace of its own.
+    /// Makes one and leaves it, because only that tells: limits hold along the whole chain of user namespaces, and filters
+    /// are not seen. Where the caller may not, the runtime may, in a user namespace of its own.
     pub fn try_out() -> Self {
         let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
+        let in_a_child = |flags| sys::without_sigchld(|| sys::try_unshare(flags));
         let made = if enter(&own).is_ok() {
             unshare(CLONE_NEWTIME).inspect(|()| {
                 if let Err(error) = enter(&own) {
@@ -151,14 +154,19 @@ impl Kernel {
             })
         } else if may_make() {
             // There is no way back: the own one belongs to a user namespace above, as under a Podman that is not root's.
-            sys::without_sigchld(|| sys::try_unshare(CLONE_NEWTIME))
+            in_a_child(CLONE_NEWTIME)
         } else {
-            return Self::look();
+            in_a_child(CloneFlags::CLONE_NEWUSER | CLONE_NEWTIME)
         };
         match made {
             Ok(()) => Self::Able,
+            // Then it is the user namespace that cannot be made here, or gives no rights, and the runtime may know a way.
+            Err(_) if !may_make() && in_a_child(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWUTS).is_err() => {
+                Self::look()
+            }
             Err(Errno::ENOSPC) if Self::look() == Self::Able => Self::AtLimit,
             Err(Errno::EINVAL) => Self::NoTimeNamespaces,
+            Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Self::Denied,
             Err(_) => Self::look(),
         }
     }
@@ -172,6 +180,7 @@ impl Kernel {
             Self::AtLimit => {
                 Some("the limit of user.max_time_namespaces is reached, here or in a user namespace above")
             }
+            Self::Denied => Some("a seccomp filter or a security module denies making time namespaces"),
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{Verdict, print, table};
-use crate::bundle::{Declared, View};
+use crate::bundle::{Declared, PidNamespace, View};
 use crate::decision::{self, Action, ConfigFacts, Decision};
 use crate::runtime::abilities::{self, Abilities};
 use crate::runtime::criu;
@@ -82,7 +82,7 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
 
 /// The decision about a container that says nothing of time namespaces itself.
 fn new_container(kernel: &KernelReport, runtime: Abilities, settings: &Settings) -> Decision {
-    let view = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: false };
+    let view = View::Understood { declared: Declared::No, pid: PidNamespace::New, user_namespace: false };
     let Wanted { mode, shift, .. } = Wanted::of(settings, Annotations::default());
     let facts = ConfigFacts { kernel: Kernel::try_out(), runtime, view, writable: true, mode, shift };
     let decision = decision::create(facts);

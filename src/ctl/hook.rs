@@ -14,7 +14,7 @@ use super::Verdict;
 use crate::bundle::Reading;
 use crate::decision::{self, Action, ConfigFacts};
 use crate::json::{self, Splice};
-use crate::runtime::abilities::{self, Abilities, Kind};
+use crate::runtime::abilities::{self, Abilities};
 use crate::runtime::locate;
 use crate::settings::{Settings, Wanted};
 use crate::system_log;
@@ -49,15 +49,17 @@ pub(super) fn precreate(runtime: Option<&Path>) -> Result<Verdict> {
 /// What is to be changed in config.json. An error if the container must not start.
 fn change(reading: &Reading<'_>, runtime: Option<&Path>) -> Result<Vec<Splice>> {
     let Wanted { mode, shift, .. } = Wanted::of(&Settings::read()?, reading.annotations()?);
-    let facts = ConfigFacts {
-        kernel: Kernel::try_out(),
-        runtime: abilities_of(runtime)?,
+    let candidates = candidates(runtime)?;
+    let kernel = Kernel::try_out();
+    let decision = decision::create_by_hook(&candidates, |runtime| ConfigFacts {
+        kernel,
+        runtime,
         view: reading.view,
         writable: true,
         mode,
         shift,
-    };
-    let decision = decision::create_by_hook(facts);
+    });
+    let decision = decision.context("there is no runtime")?;
     let change = match decision.action {
         Action::Declare { shifted: true } => reading.declare(Some(shift.offsets()?)),
         Action::Declare { .. } => reading.declare(None),
@@ -76,17 +78,13 @@ fn change(reading: &Reading<'_>, runtime: Option<&Path>) -> Result<Vec<Splice>> 
     Ok(change)
 }
 
-/// Of the runtime that is named; else the least of what any has that the container could be given to, because the engine does
-/// not tell, and one that cannot make what is declared would not start it.
-fn abilities_of(named: Option<&Path>) -> Result<Abilities> {
+/// Of the runtime that is named; else of all that the container could be given to.
+fn candidates(named: Option<&Path>) -> Result<Vec<Abilities>> {
     let mut candidates = vec![super::runtime(named)?];
     if named.is_none() {
         candidates.extend(locate::installed()?);
     }
-    let all: Vec<Abilities> = candidates.iter().map(abilities::of).collect::<Result<_>>()?;
-    // crun cannot make one beside a pid namespace that it joins.
-    let able = |one: &Abilities| (one.declares(), one.shifts(), one.kind != Kind::Crun);
-    all.into_iter().min_by_key(able).context("there is no runtime")
+    candidates.iter().map(abilities::of).collect()
 }
 
 /// Podman gives hooks /dev/null for their standard error, and of one that fails says nothing but the exit status.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What becomes of a checkpoint image before it is restored.
 
-use super::{Action, Decision, MOST_NAMED};
+use super::{Action, Decision, MOST_NAMED, NOT_PRIVATE};
 use crate::clocks::{Clocks, Nanoseconds};
-use crate::settings::{MixedImage, Restore, RestoredClocks};
+use crate::settings::{MixedImage, Mode, RestoredClocks, Wanted};
+use crate::timens::Kernel;
 
 /// What is known of a checkpoint image at restore.
 #[derive(Clone, Debug)]
@@ -26,7 +27,13 @@ pub enum ImageFacts {
 
 /// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge, unless something is
 /// asked for that takes understanding.
-pub fn image(facts: ImageFacts, wanted: Restore) -> Decision {
+pub fn image(kernel: Kernel, facts: ImageFacts, wanted: Wanted) -> Decision {
+    if wanted.mode == Mode::Private
+        && let Some(why) = not_private(kernel, &facts, wanted.restore.clocks)
+    {
+        return Decision::new(Action::Refuse, why);
+    }
+    let wanted = wanted.restore;
     let on_host_time = wanted.clocks != RestoredClocks::Continue;
     match facts {
         ImageFacts::Missing => Decision::new(Action::Pass, "there is no checkpoint image to look at"),
@@ -59,6 +66,32 @@ pub fn image(facts: ImageFacts, wanted: Restore) -> Decision {
                 strays.len()
             ),
         ),
+    }
+}
+
+/// Why the restored container would have no time namespace of its own, if so.
+fn not_private(kernel: Kernel, facts: &ImageFacts, clocks: RestoredClocks) -> Option<String> {
+    let cannot = |why: &str| Some(format!("{NOT_PRIVATE}: {why}"));
+    let name = match clocks {
+        RestoredClocks::Continue => None,
+        RestoredClocks::Host => Some("host"),
+        RestoredClocks::HostForce => Some("host-force"),
+    };
+    if let Some(name) = name {
+        return Some(format!(
+            "mode = \"private\" and restore.clocks = \"{name}\" contradict each other: on the host's time the container has no time \
+             namespace of its own. `continue` gives it one, `auto` does without"
+        ));
+    }
+    match (facts, kernel.obstacle()) {
+        // CRIU will say so better.
+        (ImageFacts::Missing, _) => None,
+        (_, Some(obstacle)) => cannot(obstacle),
+        (ImageFacts::NotUnderstood(why), None) => cannot(&format!("the checkpoint image is not understood: {why}")),
+        (ImageFacts::Understood { jump: None, .. }, None) => {
+            cannot("the checkpoint image holds no clocks, and CRIU makes no time namespace then")
+        }
+        (ImageFacts::Understood { .. }, None) => None,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::clocks::{Clocks, Nanoseconds};
 use crate::runtime::abilities::Version;
-use crate::settings::{MixedImage, MixedTree, Restore, RestoredClocks};
+use crate::settings::{MixedImage, MixedTree, Restore, RestoredClocks, Wanted};
 use crate::timens::Offsets;
 use crate::tree::Task;
 
@@ -14,6 +14,8 @@ const RUNC_1_3: Abilities = runtime(Kind::Runc, 1, 3, 6, true);
 const CRUN_1_8_1: Abilities = runtime(Kind::Crun, 1, 8, 1, false);
 const CRUN_1_21: Abilities = runtime(Kind::Crun, 1, 21, 0, false);
 
+/// Lists time, and cannot make it.
+const YOUKI_0_5: Abilities = runtime(Kind::Youki, 0, 5, 7, true);
 const UNKNOWN: Abilities = Abilities { kind: Kind::Other, version: None, lists_time: false };
 const UNKNOWN_NEW: Abilities = Abilities { kind: Kind::Other, version: None, lists_time: true };
 
@@ -21,20 +23,28 @@ const fn runtime(kind: Kind, major: u32, minor: u32, patch: u32, lists_time: boo
     Abilities { kind, version: Some(Version { major, minor, patch, released: true }), lists_time }
 }
 
-const NO: View = understood(Declared::No, false);
-const PLAIN: View = understood(Declared::Plain, false);
-const OFFSETS: View = understood(Declared::Offsets, false);
-const PATH: View = understood(Declared::Path, false);
-const JOINED_PID: View = understood(Declared::No, true);
-const JOINED_PID_PLAIN: View = understood(Declared::Plain, true);
+const NO: View = understood(Declared::No, PidNamespace::New);
+const PLAIN: View = understood(Declared::Plain, PidNamespace::New);
+const OFFSETS: View = understood(Declared::Offsets, PidNamespace::New);
+const PATH: View = understood(Declared::Path, PidNamespace::New);
+const JOINED_PID: View = understood(Declared::No, PidNamespace::Joined);
+const JOINED_PID_PLAIN: View = understood(Declared::Plain, PidNamespace::Joined);
+const NO_PID: View = understood(Declared::No, PidNamespace::Absent);
+const NO_PID_PLAIN: View = understood(Declared::Plain, PidNamespace::Absent);
+const NO_PID_OFFSETS: View = understood(Declared::Offsets, PidNamespace::Absent);
 
-const fn understood(declared: Declared, joins_pid_namespace: bool) -> View {
-    View::Understood { declared, joins_pid_namespace, user_namespace: false }
+const fn understood(declared: Declared, pid: PidNamespace) -> View {
+    View::Understood { declared, pid, user_namespace: false }
 }
 
-const USER: View = View::Understood { declared: Declared::No, joins_pid_namespace: false, user_namespace: true };
-const USER_PLAIN: View =
-    View::Understood { declared: Declared::Plain, joins_pid_namespace: false, user_namespace: true };
+const fn with_user(declared: Declared, pid: PidNamespace) -> View {
+    View::Understood { declared, pid, user_namespace: true }
+}
+
+const USER: View = with_user(Declared::No, PidNamespace::New);
+const USER_PLAIN: View = with_user(Declared::Plain, PidNamespace::New);
+
+const OBSTACLES: [Kernel; 4] = [Kernel::NoTimeNamespaces, Kernel::MaxIsZero, Kernel::AtLimit, Kernel::Denied];
 
 const DECLARE: Action = Action::Declare { shifted: false };
 const SHIFTED: Action = Action::Declare { shifted: true };
@@ -70,15 +80,62 @@ fn an_image_is_repaired_refused_or_held_as_the_settings_say() {
         (understood(&[7], None), Host, RepairImage, Refuse, false),
     ] {
         for (mixed, action) in [(MixedImage::Repair, repair), (MixedImage::Refuse, refuse)] {
-            let decision = image(facts.clone(), Restore { clocks, mixed });
+            let wanted = Wanted { restore: Restore { clocks, mixed }, ..Wanted::default() };
+            let decision = image(Kernel::Able, facts.clone(), wanted);
             assert_eq!(decision.action, action, "{facts:?} {clocks:?} {mixed:?}");
             assert_eq!(decision.hindered, hindered, "{facts:?} {clocks:?} {mixed:?}");
         }
     }
-    let refused = image(understood(&[], behind), Restore { clocks: Host, mixed: MixedImage::Repair }).reason;
+    let image = |facts, clocks, mixed| {
+        image(Kernel::Able, facts, Wanted { restore: Restore { clocks, mixed }, ..Wanted::default() })
+    };
+    let refused = image(understood(&[], behind), Host, MixedImage::Repair).reason;
     assert!(refused.contains("boottime -1.500000000 s") && refused.contains("host-force"), "{refused}");
-    let refused = image(understood(&[7], None), Restore { clocks: Continue, mixed: MixedImage::Refuse }).reason;
+    let refused = image(understood(&[7], None), Continue, MixedImage::Refuse).reason;
     assert!(refused.contains("PID 7)") && refused.contains("tnsctl repair"), "{refused}");
+}
+
+#[test]
+fn a_restored_container_is_private_or_there_is_none() {
+    use Action::{Pass, RepairImage};
+    use RestoredClocks::{Continue, Host, HostForce};
+    let clocks = Some(Clocks { monotonic_ns: Nanoseconds(5), boottime_ns: Nanoseconds(5) });
+    let understood = |strays: &[u32], jump| ImageFacts::Understood { tasks: 3, strays: strays.to_vec(), jump };
+    let damaged = || ImageFacts::NotUnderstood("understand ids-7.img: byte 4".to_owned());
+    // (kernel, image, restore.clocks, what is done; or what the refusal names)
+    let rows: [(Kernel, ImageFacts, RestoredClocks, Result<Action, &[&str]>); 12] = [
+        (Kernel::Able, understood(&[], clocks), Continue, Ok(Pass)),
+        (Kernel::Able, understood(&[7], clocks), Continue, Ok(RepairImage)),
+        (Kernel::Able, ImageFacts::Missing, Continue, Ok(Pass)),
+        (Kernel::MaxIsZero, ImageFacts::Missing, Continue, Ok(Pass)),
+        (Kernel::Able, understood(&[], clocks), Host, Err(&["mode = \"private\"", "restore.clocks = \"host\""])),
+        (Kernel::Able, understood(&[], clocks), HostForce, Err(&["mode = \"private\"", "\"host-force\""])),
+        (Kernel::MaxIsZero, damaged(), Host, Err(&["contradict"])),
+        // CRIU would restore it, without one.
+        (Kernel::Able, understood(&[], None), Continue, Err(&["mode = \"private\"", "no clocks"])),
+        (Kernel::Able, damaged(), Continue, Err(&["mode = \"private\"", "ids-7.img"])),
+        (Kernel::MaxIsZero, understood(&[], clocks), Continue, Err(&["user.max_time_namespaces"])),
+        (Kernel::NoTimeNamespaces, understood(&[], clocks), Continue, Err(&["no time namespaces"])),
+        (Kernel::Denied, understood(&[], clocks), Continue, Err(&["seccomp"])),
+    ];
+    for (kernel, facts, clocks, expected) in rows {
+        let wanted = |mode| {
+            let restore = Restore { clocks, mixed: MixedImage::Repair };
+            Wanted { mode, restore, ..Wanted::default() }
+        };
+        let decision = image(kernel, facts.clone(), wanted(Mode::Private));
+        match expected {
+            Ok(action) => assert_eq!(decision.action, action, "{kernel:?} {facts:?}"),
+            Err(words) => {
+                assert_eq!(decision.action, Action::Refuse, "{kernel:?} {facts:?}");
+                assert!(words.iter().all(|word| decision.reason.contains(word)), "{}", decision.reason);
+            }
+        }
+        // Others have been promised nothing.
+        if clocks == Continue {
+            assert_ne!(image(kernel, facts.clone(), wanted(Mode::Auto)).action, Action::Refuse, "{kernel:?} {facts:?}");
+        }
+    }
 }
 
 #[test]
@@ -119,6 +176,26 @@ fn create_and_restore_for_each_class_of_runtime() {
         (CRUN_1_21, PLAIN, true, Pass, Pass),
         (CRUN_1_21, JOINED_PID_PLAIN, true, EMULATE_INSTEAD, Undeclare),
         (RUNC_1_3, JOINED_PID_PLAIN, true, Pass, Pass),
+        // Nor where no pid namespace is listed: it would make one.
+        (CRUN_1_21, NO_PID, true, EMULATE, Pass),
+        (CRUN_1_21, NO_PID, false, EMULATE, Pass),
+        (CRUN_1_21, NO_PID_PLAIN, true, EMULATE_INSTEAD, Undeclare),
+        (CRUN_1_21, NO_PID_PLAIN, false, Pass, Pass),
+        (CRUN_1_21, NO_PID_OFFSETS, true, Pass, Pass),
+        (CRUN_1_21, with_user(Declared::No, PidNamespace::Absent), true, Pass, Pass),
+        (CRUN_1_21, with_user(Declared::Plain, PidNamespace::Absent), true, Undeclare, Undeclare),
+        (CRUN_1_21, with_user(Declared::No, PidNamespace::Joined), true, Pass, Pass),
+        (CRUN_1_8_1, NO_PID, true, EMULATE, Pass),
+        (RUNC_1_1, NO_PID, true, EMULATE, Pass),
+        (RUNC_1_3, NO_PID, true, DECLARE, DECLARE),
+        (RUNC_1_3, NO_PID_PLAIN, true, Pass, Pass),
+        // One that cannot make what an engine declares: the container starts without.
+        (UNKNOWN, PLAIN, true, Undeclare, Undeclare),
+        (YOUKI_0_5, PLAIN, true, Undeclare, Undeclare),
+        (UNKNOWN, PLAIN, false, Pass, Pass),
+        (UNKNOWN, OFFSETS, true, Pass, Pass),
+        (UNKNOWN, PATH, true, Pass, Pass),
+        (UNKNOWN_NEW, PLAIN, true, Pass, Pass),
         // What decorates or replaces them: not split into what is created and what is exec'd.
         (UNKNOWN, NO, true, Pass, Pass),
         (UNKNOWN_NEW, NO, true, DECLARE, DECLARE),
@@ -136,15 +213,24 @@ fn create_and_restore_for_each_class_of_runtime() {
         assert_eq!(restore(facts, false).action, restored, "restore {facts:?}");
         let on_host_time = if restored == DECLARE { Pass } else { restored };
         assert_eq!(restore(facts, true).action, on_host_time, "restore on the host's time {facts:?}");
-        for kernel in [Kernel::NoTimeNamespaces, Kernel::MaxIsZero, Kernel::AtLimit] {
-            let without = create(ConfigFacts { kernel, ..facts });
-            // As without the shim, but for an entry that the runtime would refuse.
-            let refused = matches!(view, View::Understood { declared: Declared::Plain, .. }) && !runtime.declares();
-            let expected = if refused && writable { Undeclare } else { Pass };
-            assert_eq!(without.action, expected, "{kernel:?} {facts:?}");
-            assert!(without.hindered || without.action == Pass, "{kernel:?} {facts:?}");
+        for kernel in OBSTACLES {
+            // As without the shim, but for an entry that nobody could make.
+            let plain = matches!(view, View::Understood { declared: Declared::Plain, .. });
+            let expected = if plain && writable { Undeclare } else { Pass };
+            let facts = ConfigFacts { kernel, ..facts };
+            for decision in [create(facts), restore(facts, false)] {
+                assert_eq!(decision.action, expected, "{kernel:?} {facts:?}");
+                assert!(decision.hindered || decision.action == Pass, "{kernel:?} {facts:?}");
+            }
         }
     }
+    let hindered = |runtime, view, writable| {
+        create(ConfigFacts { kernel: Kernel::Able, runtime, view, writable, mode: Mode::Auto, shift: Shift::None })
+            .hindered
+    };
+    assert!(hindered(UNKNOWN, PLAIN, true) && hindered(YOUKI_0_5, PLAIN, true), "somebody declared it");
+    assert!(hindered(UNKNOWN, PLAIN, false) && hindered(UNKNOWN, OFFSETS, true), "the runtime may refuse it");
+    assert!(!hindered(CRUN_1_21, NO_PID, true), "it has all that it should have");
 }
 
 #[test]
@@ -172,6 +258,12 @@ fn the_mode_says_whether_a_container_gets_its_own() {
         (Kernel::MaxIsZero, RUNC_1_3, NO, true, Refuse, Pass, Pass),
         (Kernel::MaxIsZero, RUNC_1_1, PLAIN, true, Refuse, Undeclare, Pass),
         (Kernel::NoTimeNamespaces, RUNC_1_3, PLAIN, true, Refuse, Undeclare, Pass),
+        (Kernel::Denied, RUNC_1_3, NO, true, Refuse, Pass, Pass),
+        (Kernel::Denied, CRUN_1_21, PLAIN, true, Refuse, Undeclare, Pass),
+        (all, UNKNOWN, PLAIN, true, Refuse, Undeclare, Pass),
+        (all, UNKNOWN, PLAIN, false, Refuse, Refuse, Pass),
+        (all, UNKNOWN, OFFSETS, true, Refuse, Undeclare, Pass),
+        (all, CRUN_1_21, NO_PID, true, EMULATE, Pass, Pass),
         // The runtime says it better.
         (all, RUNC_1_3, View::Missing, true, Pass, Pass, Pass),
     ] {
@@ -188,24 +280,50 @@ fn the_mode_says_whether_a_container_gets_its_own() {
 }
 
 #[test]
-fn a_hook_only_declares() {
+fn a_hook_only_declares_what_each_candidate_can_make() {
     use Action::{Pass, Refuse, Undeclare};
-    for (runtime, view, auto, private) in [
-        (RUNC_1_3, NO, DECLARE, DECLARE),
-        (RUNC_1_3, PLAIN, Pass, Pass),
-        (CRUN_1_21, NO, DECLARE, DECLARE),
-        (CRUN_1_21, JOINED_PID, Pass, Refuse),
-        (RUNC_1_1, NO, Pass, Refuse),
+    let rows: [(&[Abilities], View, Action, Action); 16] = [
+        (&[RUNC_1_3], NO, DECLARE, DECLARE),
+        (&[RUNC_1_3], PLAIN, Pass, Pass),
+        (&[CRUN_1_21], NO, DECLARE, DECLARE),
+        (&[CRUN_1_21], JOINED_PID, Pass, Refuse),
+        (&[CRUN_1_21], NO_PID, Pass, Refuse),
+        (&[RUNC_1_1], NO, Pass, Refuse),
         // Without the shim the runtime would refuse it.
-        (RUNC_1_1, PLAIN, Undeclare, Refuse),
-    ] {
+        (&[RUNC_1_1], PLAIN, Undeclare, Refuse),
+        (&[RUNC_1_3, CRUN_1_21], NO, DECLARE, DECLARE),
+        (&[RUNC_1_3, RUNC_1_1], NO, Pass, Refuse),
+        (&[RUNC_1_3, RUNC_1_1], PLAIN, Undeclare, Refuse),
+        (&[RUNC_1_3, CRUN_1_21], NO_PID, Pass, Refuse),
+        (&[RUNC_1_2, CRUN_1_21], NO_PID, Pass, Refuse),
+        (&[RUNC_1_2, CRUN_1_21], JOINED_PID, Pass, Refuse),
+        (&[RUNC_1_2, CRUN_1_21], NO_PID_PLAIN, Undeclare, Refuse),
+        (&[RUNC_1_2, RUNC_1_3], NO_PID, DECLARE, DECLARE),
+        (&[RUNC_1_3, UNKNOWN], PLAIN, Undeclare, Refuse),
+    ];
+    for (candidates, view, auto, private) in rows {
         for (mode, action) in [(Mode::Auto, auto), (Mode::Private, private)] {
-            let facts = ConfigFacts { kernel: Kernel::Able, runtime, view, writable: true, mode, shift: Shift::None };
-            let decision = create_by_hook(facts);
-            assert_eq!(decision.action, action, "{facts:?}");
-            assert_eq!(decision.hindered, create(facts).action != decision.action && mode == Mode::Auto, "{facts:?}");
+            let facts =
+                |runtime| ConfigFacts { kernel: Kernel::Able, runtime, view, writable: true, mode, shift: Shift::None };
+            let decision = create_by_hook(candidates, facts).unwrap();
+            assert_eq!(decision.action, action, "{candidates:?} {view:?} {mode:?}");
+            let hindered = matches!(decision.action, Pass | Undeclare) && view != PLAIN || decision.action == Undeclare;
+            assert_eq!(decision.hindered, hindered, "{candidates:?} {view:?} {mode:?}");
         }
     }
+    assert_eq!(create_by_hook(&[], |_| unreachable!()), None);
+    // With offsets only if all can shift the clocks.
+    let facts = |runtime| ConfigFacts {
+        kernel: Kernel::Able,
+        runtime,
+        view: NO,
+        writable: true,
+        mode: Mode::Auto,
+        shift: Shift::ZeroForAll,
+    };
+    let action = |candidates| create_by_hook(candidates, facts).unwrap().action;
+    assert_eq!(action(&[RUNC_1_3, CRUN_1_21]), SHIFTED);
+    assert_eq!(action(&[CRUN_1_21, RUNC_1_2]), DECLARE);
 }
 
 #[test]
@@ -229,6 +347,15 @@ fn clocks_are_shifted_where_the_runtime_can() {
         (RUNC_1_1, PLAIN, true, EMULATE_INSTEAD, true, Refuse),
         (RUNC_1_1, OFFSETS, true, Refuse, false, Refuse),
         (CRUN_1_21, JOINED_PID, true, EMULATE, true, Refuse),
+        // Processes outside would have been started before the boot. Who asks for it by name, knows.
+        (RUNC_1_3, JOINED_PID, true, DECLARE, true, SHIFTED),
+        (RUNC_1_3, NO_PID, true, DECLARE, true, SHIFTED),
+        (RUNC_1_3, NO_PID_PLAIN, true, Pass, true, SHIFTED),
+        (RUNC_1_3, NO_PID_OFFSETS, true, Pass, false, Refuse),
+        (CRUN_1_21, NO_PID, true, EMULATE, true, Refuse),
+        (RUNC_1_1, NO_PID, true, EMULATE, true, Refuse),
+        (RUNC_1_3, with_user(Declared::No, PidNamespace::Absent), true, DECLARE, true, SHIFTED),
+        (CRUN_1_21, with_user(Declared::No, PidNamespace::Absent), true, Pass, true, Refuse),
         (RUNC_1_3, View::NoNamespaces, true, Pass, true, Refuse),
         (RUNC_1_3, View::NotUnderstood("twice"), true, Pass, true, Refuse),
     ] {
@@ -253,6 +380,17 @@ fn clocks_are_shifted_where_the_runtime_can() {
     };
     let refused = create(facts).reason;
     assert!(refused.contains("annotations") && refused.contains("runc 1.2.6"), "names the way out: {refused}");
+    // (runtime, config.json, what the one warning says)
+    for (runtime, view, said) in [
+        (RUNC_1_3, NO_PID, "pid namespace"),
+        (RUNC_1_3, JOINED_PID, "pid namespace"),
+        (RUNC_1_1, NO_PID, "pid namespace"),
+        // That it has no time namespace at all, is worse.
+        (CRUN_1_21, with_user(Declared::No, PidNamespace::Absent), "CRIU could not dump"),
+    ] {
+        let warned = create(ConfigFacts { runtime, view, shift: Shift::ZeroForAll, ..facts }).reason;
+        assert!(warned.contains("do not begin at zero") && warned.contains(said), "{warned}");
+    }
 }
 
 #[test]

@@ -20,15 +20,16 @@ use crate::decision::{self, Action, Decision, ImageFacts};
 use crate::image_view::{self, Shown};
 use crate::invocation::Operands;
 use crate::runtime::abilities::Kind;
-use crate::settings::Restore;
+use crate::settings::Wanted;
 use crate::text::printable;
 use crate::timens::Kernel;
 
 pub(super) fn restore(call: &Call<'_>) -> Result<()> {
     let bundle = create::Bundle::read(call);
     let asked = bundle.asked()?;
-    let on_host_time = prepare_image(call, asked.wanted.restore)?;
-    create::act(call, &asked, Kernel::look(), |facts| decision::restore(facts, on_host_time))
+    let kernel = Kernel::try_out();
+    let on_host_time = prepare_image(call, kernel, asked.wanted)?;
+    create::act(call, &asked, kernel, |facts| decision::restore(facts, on_host_time))
 }
 
 /// An image that was understood.
@@ -77,7 +78,7 @@ impl<'a> Looked<'a> {
 
 /// Shows CRIU a mixed image repaired, or one without its clocks to hold the container on the host's time; tells whether that
 /// is so. What is not understood stops the restore only if something was asked for by name: else CRIU decides.
-fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
+fn prepare_image(call: &Call<'_>, kernel: Kernel, wanted: Wanted) -> Result<bool> {
     let folder = Folder(image_folder(&call.operands, call.abilities.kind));
     let looked = match Looked::at(&folder) {
         Err(error) if error.is::<host_time::Lost>() => return Err(error),
@@ -92,7 +93,7 @@ fn prepare_image(call: &Call<'_>, wanted: Restore) -> Result<bool> {
             jump: looked.jump(),
         },
     };
-    let action = call.take(decision::image(facts, wanted))?;
+    let action = call.take(decision::image(kernel, facts, wanted))?;
     let Ok(Some(looked)) = looked else { return Ok(false) };
     let on_host_time = action == Action::HoldOnHostTime;
     let edits = match action {
