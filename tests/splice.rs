@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use common::{CRUN, RUNC_1_1, RUNC_1_3, World, own_time_namespace};
+use common::{CRUN, RUNC_1_1, RUNC_1_3, Role, World, own_time_namespace, step};
 
 const ADDED: &str = r#",{"type":"time"}"#;
 /// `@` is where the declaration comes.
@@ -170,6 +170,87 @@ fn a_read_only_bundle_is_no_obstacle() {
     world.write_config(with(PLAIN));
     let outcome = world.create().read_only(world.path("bundle")).go();
     assert_eq!(outcome.assert_quiet_success().time_namespace(), own_time_namespace());
+}
+
+#[test]
+fn a_runtime_that_cannot_make_what_is_declared_is_not_given_it() {
+    // (what it says of itself, config.json, what becomes of it)
+    for (version, lists_time, declared, left) in [
+        ("kata-runtime  : 3.20.0\n", false, with(PLAIN), without(PLAIN)),
+        ("youki version 0.5.7\n", true, with(PLAIN), without(PLAIN)),
+        // It may know more than it says.
+        ("runsc version release-20260101.0\n", false, without(PLAIN), without(PLAIN)),
+        ("new-runtime version 1\n", true, with(PLAIN), with(PLAIN)),
+        ("new-runtime version 1\n", true, without(PLAIN), with(PLAIN)),
+    ] {
+        let Some(world) = World::new(Role { name: "runc", version, lists_time }) else { return };
+        world.write_config(&declared);
+        world.create().go().assert_quiet_success();
+        assert_eq!(fs::read_to_string(world.config()).unwrap(), left, "{version}");
+    }
+    // What it cannot be spared, it is left to judge.
+    let Some(world) = World::as_root(Role { version: "kata-runtime\n", ..RUNC_1_1 }, "make a folder read-only") else {
+        return;
+    };
+    world.write_config(with(PLAIN));
+    world.create().read_only(world.path("bundle")).go().assert_quiet_success();
+    assert_eq!(fs::read_to_string(world.config()).unwrap(), with(PLAIN));
+}
+
+#[test]
+fn nothing_is_declared_where_a_filter_denies_time_namespaces() {
+    const CAP_SYS_ADMIN: i32 = 21;
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let users = World::with_time_namespaces(RUNC_1_3).is_some();
+    for error in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+        // Also where the runtime would make a user namespace for it, as for a user without rights.
+        for drops in [false, true] {
+            for (before, after) in [(without(PLAIN), without(PLAIN)), (with(PLAIN), without(PLAIN))] {
+                world.write_config(before);
+                let outcome = world.create().step(step::deny_time_namespaces(error)).step(move || {
+                    if drops && nix::unistd::geteuid().is_root() {
+                        step::drop_capability(CAP_SYS_ADMIN)
+                    } else {
+                        Ok(())
+                    }
+                });
+                outcome.go().assert_quiet_success();
+                assert_eq!(fs::read_to_string(world.config()).unwrap(), after, "{error} {drops}");
+            }
+        }
+    }
+    if users {
+        world.write_config(without(PLAIN));
+        world.create().step(|| step::drop_capability(CAP_SYS_ADMIN)).go().assert_quiet_success();
+        assert_eq!(
+            fs::read_to_string(world.config()).unwrap(),
+            with(PLAIN),
+            "the runtime makes it in a user namespace"
+        );
+    }
+    world.write_config(without(PLAIN).replacen('{', r#"{"annotations":{"org.tns-shim.mode":"private"},"#, 1));
+    let refused = world.create().step(step::deny_time_namespaces(libc::EPERM)).go().assert_refused();
+    assert!(refused.contains("private") && refused.contains("a seccomp filter"), "{refused}");
+}
+
+#[test]
+fn crun_is_not_given_a_time_namespace_that_brings_a_pid_namespace() {
+    let Some(world) = World::with_time_namespaces(CRUN) else { return };
+    let entry = r#"{"type":"time"}"#;
+    // (what linux.namespaces lists, what of it is left, whether the shim makes the time namespace)
+    for (listed, left, made) in [
+        (r#"{"type":"pid"}"#.to_owned(), format!(r#"{{"type":"pid"}},{entry}"#), false),
+        (r#"{"type":"mount"}"#.to_owned(), r#"{"type":"mount"}"#.to_owned(), true),
+        (format!(r#"{{"type":"mount"}},{entry}"#), r#"{"type":"mount"}"#.to_owned(), true),
+        (r#"{"type":"pid","path":"/p"}"#.to_owned(), r#"{"type":"pid","path":"/p"}"#.to_owned(), true),
+        (String::new(), String::new(), true),
+    ] {
+        let config = |list: &str| format!(r#"{{"linux":{{"namespaces":[{list}]}}}}"#);
+        world.write_config(config(&listed));
+        let outcome = world.create().go();
+        assert_eq!(outcome.assert_quiet_success().time_namespace() != own_time_namespace(), made, "{listed}");
+        assert_eq!(fs::read_to_string(world.config()).unwrap(), config(&left), "{listed}");
+    }
 }
 
 #[test]

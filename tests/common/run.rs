@@ -316,6 +316,33 @@ pub mod step {
         checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) })
     }
 
+    /// Who asks for a time namespace gets this error from now on.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Each of these numbers is small.
+    pub fn deny_time_namespaces(error: libc::c_int) -> impl FnMut() -> io::Result<()> + Send + Sync + use<> {
+        let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+        let jump =
+            |test: u32, k: u32, jf: u8| libc::sock_filter { jf, ..statement(libc::BPF_JMP | test | libc::BPF_K, k) };
+        let load = |offset: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
+        let answer = |answer: u32| statement(libc::BPF_RET | libc::BPF_K, answer);
+        // The number of the system call is at 0, the lower half of its first argument at 16.
+        let mut program = [
+            load(0),
+            jump(libc::BPF_JEQ, libc::SYS_unshare as u32, 3),
+            load(16),
+            jump(libc::BPF_JSET, libc::CLONE_NEWTIME as u32, 1),
+            answer(libc::SECCOMP_RET_ERRNO | error as u32),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ];
+        move || {
+            let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+            // SAFETY: the filter is whole, and the kernel copies it.
+            checked(unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+            })
+        }
+    }
+
     pub fn close(fd: libc::c_int) -> io::Result<()> {
         // SAFETY: nothing in this process uses the descriptor between here and execve.
         checked(unsafe { libc::close(fd) })

@@ -110,6 +110,36 @@ END
   [[ ! -e $STATE/c ]]
 }
 
+@test "uptime = zero in the file leaves a container alone that has no pid namespace of its own; the annotation insists" {
+  settings 'uptime = "zero"'
+  start bare other
+  for pid in absent joined; do
+    make_config "$BUNDLE"
+    edit_config "$BUNDLE" '.linux.namespaces |= map(select(.type != "pid"))'
+    first=1
+    if [[ $pid == joined ]]; then
+      edit_config "$BUNDLE" ".linux.namespaces += [{type: \"pid\", path: \"/proc/$(pid_of other)/ns/pid\"}]"
+      first=$(pid_of other)
+    fi
+    rm -f "$WORK/log"
+    shim --log "$WORK/log" --log-format json run --detach --bundle "$BUNDLE" "$pid" </dev/null >/dev/null 2>&1
+    one_namespace "$pid"
+    # The first process of its pid namespace was started when the host says so.
+    start_of() { sed 's/.*) //' | cut -d' ' -f20; }
+    is "$(shim exec "$pid" cat /proc/1/stat | start_of)" "$(start_of <"/proc/$first/stat")"
+    is "$(jq -r .level "$WORK/log")" warning
+    contains "$(jq -r .msg "$WORK/log")" "no pid namespace of its own"
+    annotate uptime zero
+    if [[ $TNS_RUNTIME == runc ]] && shifts; then
+      start shim "$pid-asked"
+      (($(uptime_in "$pid-asked") < $(awk '{ print int($1 * 100) }' /proc/uptime)))
+    else
+      run_failing "$pid-asked"
+      contains "$output" "annotations ask for clocks of its own"
+    fi
+  done
+}
+
 @test "uptime = zero as an annotation: uptime and ps have their own zero, before and after checkpoint and restore" {
   annotate uptime zero
   if ! shifts; then
