@@ -55,6 +55,7 @@ make_image() { # make_image FILE [NAME]
 
 setup() {
   tell_of_second_try
+  note_what_is_there
   WORK=$(mktemp -d /tmp/tns.XXXXXX)
   # For what is asked of the runtime itself.
   STATE=$WORK/state
@@ -63,14 +64,17 @@ setup() {
   PIDS=()
 }
 
+# What the engine does not clean up fails the test, and is ended all the same: the next one must not find it.
 teardown() {
-  local pid
+  local pid clean=yes
   remove_all >/dev/null 2>&1 || true
   for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
   clear_cgroups
+  wait_for nothing_left || clean=no
+  # An engine has mounts of its own for as long as it runs.
+  end_all /tmp/tns.
   settings
-  rm -rf "$WORK"
-  wait_for nothing_left
+  [[ $clean == yes ]]
 }
 
 # Neither processes of containers, nor those that engines keep beside them.

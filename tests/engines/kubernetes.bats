@@ -57,8 +57,10 @@ teardown() {
   find "$NODE/etc/containerd" -mindepth 1 -delete
   rm -f "$NODE"/usr/local/bin/tns*
   clear_cgroups
-  rm -rf "$WORK"
-  wait_for nothing_left
+  local clean=yes
+  wait_for nothing_left || clean=no
+  end_all /tmp/tns.
+  [[ $clean == yes ]]
 }
 
 # A configuration of a user's own, with what the tests need, and what is not to get lost.

@@ -158,17 +158,21 @@ nothing_is_left() { is "$("$TNS_RUNTIME" list --quiet)" ''; }
   isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
   podman container checkpoint --export "$WORK/c.tar" c
   podman rm c
-  other_machine -1000
-  fails 125 elsewhere podman container restore --import "$WORK/c.tar"
-  contains "$last" 'Error: OCI runtime error: tns-shim: tns-shim: restore.clocks = "host", and on this host the container'\''s clocks would go back: they would jump by monotonic -9'
-  contains "$last" '`continue` lets them go on from the checkpoint, `host-force` restores all the same'
-  nothing_is_left
-  podman rm --force --time 0 --ignore c
-
   podman container restore --import "$WORK/c.tar"
   is "$(namespaces_below "$(pid_of c)" | sort | uniq -c | awk '{ print $1, $2 }')" "3 $HOST_NS"
   is "$(exec_ns shim c)" "$HOST_NS"
   podman rm --force --time 0 c
+
+  # From a machine that was started earlier
+  other_machine 1000
+  elsewhere podman --runtime tns-shim run --detach --name c "$(note restore.clocks host)" tns sh -c "$FIRST"
+  elsewhere podman container checkpoint --export "$WORK/older.tar" c
+  elsewhere podman rm c
+  fails 125 podman container restore --import "$WORK/older.tar"
+  contains "$last" 'Error: OCI runtime error: tns-shim: tns-shim: restore.clocks = "host", and on this host the container'\''s clocks would go back: they would jump by monotonic -9'
+  contains "$last" '`continue` lets them go on from the checkpoint, `host-force` restores all the same'
+  nothing_is_left
+  podman rm --force --time 0 --ignore c
 
   settings 'restore.clocks = "host"'
   start shim d

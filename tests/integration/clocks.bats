@@ -17,14 +17,11 @@ on_host_time() { # on_host_time ID COUNT: all of its processes
   is "$(namespaces_below "$(pid_of "$1")" | sort | uniq -c | awk '{ print $1, $2 }')" "$2 $HOST_NS"
 }
 
-restored_elsewhere() { # restored_elsewhere ID: it is on the time of there, and then gone
-  is "$(ns_of "$(cat "$WORK/pid")")" "$(readlink "$THERE")"
-  elsewhere "$TNS_RUNTIME" --root "$STATE" delete --force "$1"
-}
+on_another() { elsewhere "$@" </dev/null >/dev/null 2>&1; }
 
-restore_failing() { # restore_failing IMAGE [COMMAND...]: what it prints
+restore_failing() { # restore_failing IMAGE: what it prints
   mkdir -p "$WORK/work"
-  run "${@:2}" "$SHIM" --root "$STATE" restore --detach --image-path "$WORK/$1" --work-path "$WORK/work" --bundle "$BUNDLE" c </dev/null
+  run shim restore --detach --image-path "$WORK/$1" --work-path "$WORK/work" --bundle "$BUNDLE" c </dev/null
   isnt "$status" 0
 }
 
@@ -86,29 +83,31 @@ restore_failing() { # restore_failing IMAGE [COMMAND...]: what it prints
 
 @test "restore.clocks = host is refused with the numbers if a clock would go back, and host-force goes back" {
   needs_criu
-  start shim c
-  checkpoint shim c image
+  other_machine 1000
+  on_another "$SHIM" --root "$STATE" run --detach --bundle "$BUNDLE" c
+  mkdir "$WORK/image"
+  on_another "$SHIM" --root "$STATE" checkpoint --image-path "$WORK/image" --work-path "$WORK/image" c
   annotate host
   before=$(cd "$WORK/image" && sha256sum -- *)
-  other_machine -1000
-  restore_failing image elsewhere
+  restore_failing image
   contains "$output" "the container's clocks would go back: they would jump by monotonic -9"
   contains "$output" "host-force"
   is "$(cd "$WORK/image" && sha256sum -- *)" "$before"
   [[ ! -e $STATE/c ]] || fail "$(ls "$STATE")"
 
   annotate host-force
-  elsewhere "$SHIM" --log "$WORK/log" --log-format json --root "$STATE" restore --detach --pid-file "$WORK/pid" --image-path "$WORK/image" \
-    --work-path "$WORK/work" --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
+  shim --log "$WORK/log" --log-format json restore --detach --image-path "$WORK/image" --work-path "$WORK/work" --bundle "$BUNDLE" c \
+    </dev/null >/dev/null 2>&1
   contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" 'restore.clocks = "host-force": the container'\''s clocks jump by monotonic -9'
-  restored_elsewhere c
+  on_host_time c 2
+  bare delete --force c
 
   # Where they would go on, it is done.
-  other_machine 1000
+  other_machine 2000
   annotate host
-  elsewhere "$SHIM" --root "$STATE" restore --detach --pid-file "$WORK/pid" --image-path "$WORK/image" --work-path "$WORK/work" --bundle "$BUNDLE" c \
-    </dev/null >/dev/null 2>&1
-  restored_elsewhere c
+  on_another "$SHIM" --root "$STATE" restore --detach --pid-file "$WORK/pid" --image-path "$WORK/image" --work-path "$WORK/work" --bundle "$BUNDLE" c
+  is "$(ns_of "$(cat "$WORK/pid")")" "$(readlink "$THERE")"
+  elsewhere "$TNS_RUNTIME" --root "$STATE" delete --force c
 }
 
 @test "what restore.clocks cannot do or does not know is an error, and the image stays as it is" {
