@@ -4,10 +4,6 @@
 
 load helpers
 
-settings() {
-  mkdir -p /etc/tns-shim
-  printf '%s\n' "$@" >/etc/tns-shim/config.toml
-}
 annotate() { edit_config "$BUNDLE" ".annotations[\"org.tns-shim.restore.clocks\"] = \"$1\""; }
 
 boottime_of() { shim exec "$1" cat /proc/uptime | awk '{ print int($1 * 100) }'; }

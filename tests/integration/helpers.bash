@@ -144,6 +144,11 @@ make_config() {
     | .linux.namespaces |= map(select(.type != "cgroup"))'
 }
 
+settings() { # settings LINE...
+  mkdir -p /etc/tns-shim
+  printf '%s\n' "$@" >/etc/tns-shim/config.toml
+}
+
 # edit_config BUNDLE JQ-FILTER
 edit_config() {
   jq --arg rootfs "$ROOTFS" "$2" "$1/config.json" >"$1/config.json.new"

@@ -4,10 +4,6 @@
 
 load helpers
 
-settings() {
-  mkdir -p /etc/tns-shim
-  printf '%s\n' "$@" >/etc/tns-shim/config.toml
-}
 annotate() { edit_config "$BUNDLE" ".annotations[\"org.tns-shim.$1\"] = \"$2\""; }
 declared() { jq '[.linux.namespaces[] | select(.type == "time")] | length' "$BUNDLE/config.json"; }
 
