@@ -17,7 +17,7 @@ STATIC = -C target-feature=+crt-static -C relocation-model=static
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
-	tests/integration/run tests/integration/helpers.bash tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
+	tests/unit tests/integration/run tests/integration/helpers.bash tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
 
 .PHONY: build install uninstall demo check unit integration lint fuzz bench clean
@@ -54,7 +54,7 @@ check: unit integration
 
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
 unit:
-	$(CARGO) test --locked --target-dir "$(TARGET_DIR)"
+	CARGO="$(CARGO)" tests/unit --locked --target-dir "$(TARGET_DIR)"
 
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
 integration: build

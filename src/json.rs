@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
@@ -231,10 +231,6 @@ impl<'de> Visitor<'de> for Elements {
         }
         Ok(elements)
     }
-
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Err(A::Error::custom("an object where an array belongs"))
-    }
 }
 
 #[cfg(test)]
@@ -264,6 +260,17 @@ mod tests {
             assert_eq!(members(text, ["linux"]).unwrap(), [Found::Ambiguous], "{text}");
         }
         assert_eq!(members("{\"name\u{17f}paces\":[]}", ["namespaces"]).unwrap(), [Found::Ambiguous]);
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_an_error_that_says_which_belongs_there() {
+        for text in ["[]", "7", "\"linux\""] {
+            assert!(members(text, ["linux"]).unwrap_err().to_string().contains("expected an object"), "{text}");
+            assert!(members_with_prefix(text, "l").unwrap_err().to_string().contains("expected an object"), "{text}");
+        }
+        for text in ["7", r#"{"type":"time"}"#, "{}"] {
+            assert!(elements(text).unwrap_err().to_string().contains("expected an array"), "{text}");
+        }
     }
 
     #[test]

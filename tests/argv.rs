@@ -20,13 +20,21 @@ fn read(dialect: Dialect, args: &[&[u8]]) -> String {
     let known = invocation.verb != Verb::Other;
     let operands = if known { invocation.operands(dialect) } else { Operands::default() };
     let globals = &invocation.globals;
-    let mut words = vec![format!("{:?}", invocation.verb).to_lowercase()];
+    // As messages name it.
+    let shown = invocation.verb.to_string();
+    let mut words = vec![if known {
+        shown
+    } else {
+        assert_eq!(shown, "another verb");
+        "other".into()
+    }];
     let mut tell = |key: &str, value: Option<&OsStr>| {
         words.extend(value.map(|value| format!("{key}={}", value.as_bytes().escape_ascii())));
     };
     tell("root", globals.root);
     tell("log", globals.log);
     tell("format", globals.log_format);
+    tell("criu", globals.criu);
     tell("debug", globals.debug.then_some("yes".as_ref()));
     tell("id", operands.id);
     // Without an id the call is passed on, whatever else it says.
@@ -135,7 +143,7 @@ fn a_word_is_the_verb_only_where_the_runtimes_look_for_it() {
             ("create --bundle B create", "create id=create bundle=B"),
             ("create --pid-file exec run", "create id=run"),
             ("exec create create", "exec id=create"),
-            ("--criu create create c1", "create id=c1"),
+            ("--criu create create c1", "create criu=create id=c1"),
             ("--rootless create run c1", "run id=c1"),
             ("--log-format run exec c1", "exec format=run id=c1"),
             ("--systemd-cgroup create c1", "create id=c1"),

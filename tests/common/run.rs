@@ -38,6 +38,8 @@ pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// The one that the program was called in, as its link reads.
+    pub mount_namespace: String,
     pub report: Option<Report>,
 }
 
@@ -146,11 +148,15 @@ impl Run {
     }
 
     fn mounts(&self) -> io::Result<()> {
-        if self.binds.is_empty() && self.read_only.is_none() {
+        let none = None::<&str>;
+        let own = !self.binds.is_empty() || self.read_only.is_some();
+        if own {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+        }
+        fs::write(self.root.join("mnt"), fs::read_link("/proc/self/ns/mnt")?.as_os_str().as_bytes())?;
+        if !own {
             return Ok(());
         }
-        let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
         mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
         for (from, to) in &self.binds {
             mount(Some(from), to, none, MsFlags::MS_BIND, none)?;
@@ -170,7 +176,8 @@ impl Run {
         let status = wait(&mut child);
         let output = |name| fs::read(root.join(name)).unwrap();
         let report = fs::read_to_string(root.join("bin/report")).ok().map(Report);
-        Outcome { pid: child.id(), status, stdout: output("stdout"), stderr: output("stderr"), report }
+        let mount_namespace = fs::read_to_string(root.join("mnt")).unwrap();
+        Outcome { pid: child.id(), status, stdout: output("stdout"), stderr: output("stderr"), mount_namespace, report }
     }
 }
 
@@ -252,9 +259,14 @@ impl Report {
         fds
     }
 
-    /// The time namespace, as its link reads.
+    /// A namespace, as its link reads.
+    #[track_caller]
+    pub fn namespace(&self, kind: &str) -> String {
+        String::from_utf8(self.bytes(&format!("ns {kind}")).remove(0)).unwrap()
+    }
+
     pub fn time_namespace(&self) -> String {
-        String::from_utf8(self.bytes("ns time").remove(0)).unwrap()
+        self.namespace("time")
     }
 }
 

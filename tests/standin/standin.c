@@ -67,7 +67,7 @@ static void process_state(FILE *out)
 {
 	static const char *const wanted[] = { "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:", "Umask:", "Threads:",
 		"CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "NoNewPrivs:", "Seccomp:" };
-	static const char *const namespaces[] = { "cgroup", "ipc", "net", "pid", "time", "time_for_children", "user", "uts" };
+	static const char *const namespaces[] = { "cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts" };
 	char line[4096], what[64], path[64];
 	FILE *status = fopen("/proc/self/status", "r");
 	while (status && fgets(line, sizeof line, status))
