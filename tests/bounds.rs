@@ -7,8 +7,8 @@
 #[path = "common/handmade.rs"]
 mod handmade;
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -18,14 +18,16 @@ use tempfile::TempDir;
 /// Of address space, in KiB: more than what a process can have in memory.
 const ROOM: u64 = 320 << 10;
 
-/// `tnsctl` in that room: its exit code, and what it says.
+/// `tnsctl` in that room.
+fn in_room(words: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit -v {ROOM} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_tnsctl")]).args(words);
+    command
+}
+
+/// Its exit code, and what it says.
 fn tnsctl(words: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new("/bin/sh")
-        .args(["-c", &format!("ulimit -v {ROOM} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_tnsctl")])
-        .args(words)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = in_room(words).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stderr) + &text(output.stdout))
 }
@@ -183,6 +185,22 @@ fn a_command_line_of_gigabytes_is_not_read() {
     process.kill().unwrap();
     process.wait().unwrap();
     assert!(most < ROOM, "{most} KiB");
+}
+
+#[test]
+fn a_config_of_any_size_comes_out_of_the_hook_as_it_went_in() {
+    let size = 400 << 20;
+    let folder = memory();
+    let path = put(&folder, "config.json", b"{");
+    File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
+    let mut hook = in_room(&["hook", "precreate"]);
+    hook.stdin(File::open(path).unwrap()).stdout(Stdio::piped());
+    let mut child = hook.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut start = [0; 1];
+    stdout.read_exact(&mut start).unwrap();
+    let rest = io::copy(&mut stdout, &mut io::sink()).unwrap();
+    assert_eq!((child.wait().unwrap().code(), &start, rest), (Some(0), b"{", size - 1));
 }
 
 #[test]
