@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! config.json: what it says about the time namespace, and how to change only that.
 
+mod file;
+
 use std::borrow::Cow;
-use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::invocation::Operands;
+pub use file::{Config, LARGEST, declares_time};
+
 use crate::json::{self, Found, Splice};
-use crate::replacement::Replacement;
 use crate::settings::{self, Annotations};
 use crate::timens::Offsets;
 
@@ -49,7 +47,7 @@ pub enum View {
     Missing,
     /// A pipe or a device, from which the runtime would read nothing any more.
     Unreadable,
-    /// It could be read in more than one way, or in none; the text says which key.
+    /// It could be read in more than one way, or in none; the text says why.
     NotUnderstood(&'static str),
     /// No `linux.namespaces`, where an entry could stand.
     NoNamespaces,
@@ -62,75 +60,6 @@ pub enum View {
         /// The container has or joins a user namespace.
         user_namespace: bool,
     },
-}
-
-/// A config.json, read once.
-#[derive(Debug)]
-pub struct Config {
-    path: PathBuf,
-    text: Vec<u8>,
-    /// Of the file as it was read.
-    metadata: fs::Metadata,
-    /// The path is a symbolic link, and so may name a file that belongs to others, too.
-    is_link: bool,
-}
-
-impl Config {
-    /// Reads the config.json that the runtime will read: crun's `--config`, or the one in `--bundle`, or that in the
-    /// working folder. None if it is no regular file: reading would take from a pipe what the runtime needs.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn read(operands: &Operands<'_>) -> Result<Option<Self>> {
-        let path = match (operands.config, operands.bundle) {
-            // The name itself is crun's default, and means the bundle's.
-            (Some(config), _) if config != "config.json" => PathBuf::from(config),
-            (_, bundle) => Path::new(bundle.unwrap_or(".".as_ref())).join("config.json"),
-        };
-        Self::read_file(path)
-    }
-
-    fn read_file(path: PathBuf) -> Result<Option<Self>> {
-        let context = || format!("read {}", path.display());
-        // Asked before, because opening a FIFO has effects, and again after, because it may be another file by then.
-        if !fs::metadata(&path).with_context(context)?.is_file() {
-            return Ok(None);
-        }
-        let mut file =
-            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).with_context(context)?;
-        let metadata = file.metadata().with_context(context)?;
-        if !metadata.is_file() {
-            return Ok(None);
-        }
-        let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-        file.read_to_end(&mut text).with_context(context)?;
-        let is_link = fs::symlink_metadata(&path).with_context(context)?.is_symlink();
-        Ok(Some(Self { path, text, metadata, is_link }))
-    }
-
-    /// What it says, and what a change of it needs to know.
-    pub fn reading(&self) -> Reading<'_> {
-        Reading::of(&self.text)
-    }
-
-    /// Replaces the file by the changed text, atomically: mode and owner stay, other names and extended attributes of the
-    /// old file do not come along.
-    ///
-    /// # Errors
-    /// The path is a symbolic link, or its folder cannot be written; then nothing has changed.
-    pub fn replace(&self, mut change: Vec<Splice>) -> Result<()> {
-        ensure!(!self.is_link, "{} is a symbolic link", self.path.display());
-        Replacement::write(&self.path, &self.metadata, &json::pieces(&self.text, &mut change))
-            .and_then(Replacement::take_place)
-            .with_context(|| format!("replace {}", self.path.display()))
-    }
-}
-
-/// Whether the config.json at `path` declares a time namespace, as far as it is understood.
-pub fn declares_time(path: &Path) -> bool {
-    let config = Config::read_file(path.to_owned()).ok().flatten();
-    let view = config.as_ref().map(|config| config.reading().view);
-    matches!(view, Some(View::Understood { declared, .. }) if declared != Declared::No)
 }
 
 /// What a config.json says of time.

@@ -10,6 +10,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use common::{CRUN, RUNC_1_1, RUNC_1_3, Role, World, own_time_namespace, step};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 const ADDED: &str = r#",{"type":"time"}"#;
 /// `@` is where the declaration comes.
@@ -108,6 +112,100 @@ fn a_config_of_another_owner_stays_theirs() {
     let after = fs::metadata(world.config()).unwrap();
     assert_eq!((after.uid(), after.gid(), after.mode() & 0o7777), (1234, 4321, 0o640));
     assert_eq!(fs::read_to_string(world.config()).unwrap(), with(PLAIN));
+}
+
+/// Right before the program: as root of a user namespace that has this user's own number and group and no others.
+fn in_a_user_namespace() -> std::io::Result<()> {
+    let map = format!("0 {} 1", nix::unistd::geteuid());
+    let groups = format!("0 {} 1", nix::unistd::getegid());
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", map)?;
+    fs::write("/proc/self/gid_map", groups)
+}
+
+#[test]
+fn a_group_that_a_user_namespace_has_not_is_left_out_and_nobody_can_do_more() {
+    let Some(world) = World::as_root(RUNC_1_3, "give a file to another group") else { return };
+    for (before, after) in [(0o640, 0o600), (0o644, 0o644), (0o664, 0o644), (0o604, 0o600)] {
+        world.write_config(without(PLAIN));
+        chown(world.config(), None, Some(4321)).unwrap();
+        fs::set_permissions(world.config(), fs::Permissions::from_mode(before)).unwrap();
+        world.create().step(in_a_user_namespace).go().assert_quiet_success();
+        let now = fs::metadata(world.config()).unwrap();
+        assert_eq!((now.uid(), now.gid(), now.mode() & 0o7777), (0, 0, after), "{before:o}");
+        assert_eq!(fs::read_to_string(world.config()).unwrap(), with(PLAIN), "{before:o}");
+    }
+    // An owner is who may change it: that is not given away.
+    world.write_config(without(PLAIN));
+    chown(world.config(), Some(1234), None).unwrap();
+    let before = identity(&world.config());
+    world.create().step(in_a_user_namespace).go().assert_quiet_success();
+    assert_eq!(identity(&world.config()), before);
+    assert_eq!(names(&world.path("bundle")), ["config.json"]);
+}
+
+#[test]
+fn what_a_killed_call_has_left_goes_with_the_next_change() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    fs::create_dir_all(world.memory()).unwrap();
+    fs::set_permissions(world.memory(), fs::Permissions::from_mode(0o700)).unwrap();
+    world.write_config(without(PLAIN));
+    world.create().go().assert_quiet_success();
+    let [remembered] = &*names(&world.memory()) else { panic!("one file is remembered") };
+    for (folder, name) in [(world.path("bundle"), "config.json"), (world.memory(), remembered)] {
+        fs::remove_file(folder.join(name)).unwrap();
+        fs::write(folder.join(format!(".{name}.tns-shim-{}-abcdef", ended.id())), "half").unwrap();
+    }
+    world.write_config(without(PLAIN));
+    world.create().go().assert_quiet_success();
+    assert_eq!(names(&world.path("bundle")), ["config.json"]);
+    assert_eq!(names(&world.memory()), [remembered.as_str()]);
+}
+
+/// What the file is, and how it is made.
+type Planted<'a> = (&'a str, &'a dyn Fn(&Path));
+
+#[test]
+fn whatever_is_in_the_place_of_a_config_the_runtime_is_run_as_without_the_shim() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let text = without(PLAIN);
+    let sparse = |path: &Path| File::create(path).unwrap().set_len(1 << 30).unwrap();
+    let planted: [Planted<'_>; 8] = [
+        ("nothing", &|_| {}),
+        ("a FIFO", &|path| mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap()),
+        ("a folder", &|path| fs::create_dir(path).unwrap()),
+        ("a link to a device", &|path| symlink("/dev/zero", path).unwrap()),
+        ("a link to itself", &|path| symlink("config.json", path).unwrap()),
+        ("a gigabyte of nothing", &sparse),
+        ("a byte order mark", &|path| fs::write(path, format!("\u{feff}{text}")).unwrap()),
+        ("another encoding", &|path| {
+            fs::write(path, text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
+        }),
+    ];
+    for (what, plant) in planted {
+        plant(&world.config());
+        let before = fs::symlink_metadata(world.config()).map(|file| (file.ino(), file.len(), file.mtime_nsec())).ok();
+        world.assert_same(&["create", "c1"], true, |run| run.step(little_memory));
+        let after = fs::symlink_metadata(world.config()).map(|file| (file.ino(), file.len(), file.mtime_nsec())).ok();
+        assert_eq!(after, before, "{what}");
+        assert!(names(&world.path("bundle")).len() <= 1, "{what}");
+        drop(fs::remove_file(world.config()).or_else(|_| fs::remove_dir(world.config())));
+    }
+    // As deep as runc takes it, and crun deeper: no stack is needed for what is skipped.
+    let deep = format!(r#"{{"deep":{}1{},"linux":{{"namespaces":[@]}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    world.write_config(without(&deep));
+    world.create().step(little_memory).go().assert_quiet_success();
+    assert!(fs::read_to_string(world.config()).unwrap() == deep.replace('@', r#"{"type":"time"}"#));
+}
+
+/// 256 MiB, and a small stack.
+fn little_memory() -> std::io::Result<()> {
+    setrlimit(Resource::RLIMIT_AS, 256 << 20, 256 << 20)?;
+    setrlimit(Resource::RLIMIT_STACK, 1 << 20, 1 << 20)?;
+    Ok(())
 }
 
 #[test]

@@ -3,9 +3,8 @@
 //! restore how long the container was away, and by how much clocks jump. CRIU and the runtimes open only files that
 //! they know; engines pack it with the image.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::images::Source;
 use crate::clocks::{Clocks, Nanoseconds};
+use crate::replacement::{self, Place};
 
 /// The record's name in the image folder.
 pub const NAME: &str = "tns-shim.json";
@@ -74,19 +74,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// Puts it into the image folder, which is made if it is not there, as the runtimes do. It appears whole or not at all.
+    /// Puts it into the image folder. It appears whole or not at all.
     ///
     /// # Errors
-    /// The folder cannot be made or written.
+    /// The folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let write = || -> Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let mut file = tempfile::Builder::new().prefix(".tns-shim-").tempfile_in(folder)?;
+            let place = Place::of(&folder.join(NAME))?;
+            let mut file = replacement::beside(&place.path())?;
             // In one piece: a writer would be handed every bracket on its own.
             let mut text = serde_json::to_vec_pretty(self)?;
             text.push(b'\n');
             file.write_all(&text)?;
-            file.persist(folder.join(NAME))?;
+            file.persist(place.path())?;
             Ok(())
         };
         write().with_context(|| format!("write {NAME} into {}", folder.display()))
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written_and_takes_the_place_of_an_earlier_one() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = Folder(folder.path().join("made/by/write"));
+        let folder = Folder(folder.path().to_owned());
         assert_eq!(Record::read(&folder).unwrap(), None);
         for processes in [1, 2] {
             let record = Record { processes, ..record() };

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tnsctl config`: the settings in force, and where each comes from.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{Verdict, print, table};
-use crate::bundle::Reading;
+use crate::bundle::{self, Reading};
+use crate::files::{self, Links};
 use crate::settings::{self, Annotations, Settings, Wanted};
 
 #[derive(Serialize)]
@@ -33,9 +35,11 @@ pub(super) fn run(bundle: Option<&Path>, json: bool) -> Result<Verdict> {
     Ok(Verdict::Good)
 }
 
-fn annotations_of(bundle: &Path) -> Result<Annotations> {
-    let path = bundle.join("config.json");
-    let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+fn annotations_of(folder: &Path) -> Result<Annotations> {
+    let path = folder.join("config.json");
+    let text = files::read(&path, Links::Follow, bundle::LARGEST)
+        .and_then(|text| text.ok_or(io::ErrorKind::NotFound.into()))
+        .with_context(|| format!("read {}", path.display()))?;
     Reading::of(&text).annotations()
 }
 

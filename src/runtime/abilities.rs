@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Binary, Identity};
 use crate::invocation::Dialect;
+use crate::replacement;
 use crate::sys;
 
 /// Which program it is.
@@ -290,7 +291,7 @@ impl Memory {
             abilities,
         };
         let write = || -> Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".abilities-").tempfile_in(folder)?;
+            let mut file = replacement::beside(&self.file)?;
             file.write_all(&serde_json::to_vec(&record)?)?;
             file.persist(&self.file)?;
             Ok(())

@@ -2,6 +2,8 @@
 //! checkpoint: never into an image that cannot be restored.
 
 use std::ffi::OsStr;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -32,6 +34,7 @@ pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
     let action = call.take(decision::checkpoint(kernel, &id, tree, mixed))?;
     match found {
         _ if call.operands.pre_dump => {}
+        Ok(Some(found)) if is_refused(call.abilities.kind, &found.state) => {}
         Ok(Some(found)) => leave_record(call, record(call, &found)),
         // Of what does not run the runtime makes no checkpoint, and without time namespaces there is nothing to record.
         Err(error) if !error.is::<Stopped>() && kernel != Kernel::NoTimeNamespaces => leave_record(call, Err(error)),
@@ -67,11 +70,23 @@ fn look(call: &Call<'_>) -> Result<Option<Found>> {
     Ok(Some(Found { state, init, tree }))
 }
 
+/// Whether the runtime will make no image, nor a folder for one: runc waits in this FIFO for the container's start.
+fn is_refused(kind: Kind, state: &State) -> bool {
+    kind == Kind::Runc && state.file.with_file_name("exec.fifo").exists()
+}
+
 /// Writes the record into the image folder. It is a service: without it the checkpoint is as good.
 fn leave_record(call: &Call<'_>, recorded: Result<Record>) {
     // Both runtimes take a relative path from where they are called, as this does.
     let folder = Path::new(call.operands.image_path.filter(|path| !path.is_empty()).unwrap_or("checkpoint".as_ref()));
-    if let Err(error) = recorded.and_then(|record| record.write(folder)) {
+    let written = recorded.and_then(|record| {
+        // As the runtime makes it.
+        let rights = if call.abilities.kind == Kind::Runc { 0o600 } else { 0o700 };
+        let made = DirBuilder::new().recursive(true).mode(rights).create(folder);
+        made.with_context(|| format!("make {}", folder.display()))?;
+        record.write(folder)
+    });
+    if let Err(error) = written {
         log::warn!("the checkpoint has no record: {error:#}");
         if let Err(error) = record::remove(folder) {
             log::warn!("the record of an earlier checkpoint stays in {}: {error}", folder.display());

@@ -32,11 +32,8 @@ pub(super) struct Asked<'a> {
 impl Bundle {
     pub(super) fn read(call: &Call<'_>) -> Self {
         match Config::read(&call.operands) {
-            Ok(config) => Self { config, otherwise: View::Unreadable },
-            Err(error) => {
-                log::debug!("{error:#}");
-                Self { config: None, otherwise: View::Missing }
-            }
+            Ok(config) => Self { config: Some(config), otherwise: View::Missing },
+            Err(otherwise) => Self { config: None, otherwise },
         }
     }
 

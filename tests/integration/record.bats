@@ -90,6 +90,27 @@ restore_log() {
   is "$(find "$WORK" -name tns-shim.json | wc -l)" 2
 }
 
+@test "the image folder is there, and as it is, exactly where the runtime alone would leave one" {
+  needs_criu
+  folders() { # folders bare|shim
+    local with=$1 what
+    "$with" create --bundle "$BUNDLE" "created-$with" </dev/null >/dev/null 2>&1
+    start "$with" "running-$with"
+    start "$with" "stopped-$with"
+    bare kill "stopped-$with" KILL
+    for _ in $(seq 50); do
+      [[ $(status_of "stopped-$with") != stopped ]] || break
+      sleep 0.1
+    done
+    mkdir -p "$WORK/w"
+    for what in created running stopped absent; do
+      "$with" checkpoint --image-path "$WORK/$with/$what" --work-path "$WORK/w" "$what-$with" >/dev/null 2>&1 && echo good || echo bad
+    done
+    (cd "$WORK" && find "$with" -type d -printf '%P %m\n' | sort)
+  }
+  is "$(folders shim)" "$(folders bare)"
+}
+
 @test "no record where there is no checkpoint: refused, pre-dump, no container" {
   needs_criu
   start shim c
