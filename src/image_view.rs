@@ -7,12 +7,16 @@
 //! from within the container's root as well, by a descriptor of the folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::symlinkat;
 
 use crate::criu::images::INVENTORY_NAME;
 use crate::private_mounts::{self, Cover};
@@ -33,34 +37,35 @@ pub type Shown = BTreeMap<String, Option<Vec<u8>>>;
 /// EPERM without `CAP_SYS_ADMIN`, and others as mounting has them.
 pub fn show(folder: &Path, files: &Shown) -> Result<()> {
     let cover = Cover::new(folder, Some(REAL))?;
-    fill(&cover.path(), files).with_context(|| format!("make a view of {}", folder.display()))
+    fill(&cover, files).with_context(|| format!("make a view of {}", folder.display()))
 }
 
-fn fill(view: &Path, files: &Shown) -> Result<()> {
-    let real = view.join(REAL);
-    for entry in fs::read_dir(&real)? {
+fn fill(cover: &Cover, files: &Shown) -> Result<()> {
+    // There can be thousands: by the descriptor, each takes the kernel half as long as by a path.
+    let (view, path) = (cover.folder(), cover.path());
+    for entry in fs::read_dir(path.join(REAL))? {
         let entry = entry?;
         let (name, kind) = (entry.file_name(), entry.file_type()?);
-        let (from, to) = (real.join(&name), view.join(&name));
         if name == REAL || name.to_str().is_some_and(|name| files.contains_key(name)) {
             continue;
         }
         // A folder, because paths through it may have to have no link in them; a link as it is, because it may be relative.
         if kind.is_dir() {
-            fs::create_dir(&to)?;
-            private_mounts::bind(&from, &to)?;
+            let place = path.join(&name);
+            fs::create_dir(&place)?;
+            private_mounts::bind(&entry.path(), &place)?;
         } else if kind.is_symlink() {
-            symlink(fs::read_link(&from)?, &to)?;
+            symlinkat(&fs::read_link(entry.path())?, view, name.as_os_str())?;
         } else {
-            symlink(Path::new(REAL).join(&name), &to)?;
+            symlinkat(&Path::new(REAL).join(&name), view, name.as_os_str())?;
         }
     }
     for (name, content) in files.iter().filter_map(|(name, content)| Some((name, content.as_ref()?))) {
-        write(&view.join(name), &real, name, content).with_context(|| format!("write a view of {name}"))?;
+        write(view, name, content).with_context(|| format!("write a view of {name}"))?;
     }
     for name in WRITTEN {
-        match symlink(Path::new(REAL).join(name), view.join(name)) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+        match symlinkat(&Path::new(REAL).join(name), view, name) {
+            Err(error) if error != Errno::EEXIST => return Err(error.into()),
             _ => {}
         }
     }
@@ -68,10 +73,12 @@ fn fill(view: &Path, files: &Shown) -> Result<()> {
 }
 
 /// Writes a file with the mode and owner of the real one, or of the inventory where there is no real one.
-fn write(path: &Path, real: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let like = |name: &str| fs::metadata(real.join(name));
-    let metadata = like(name).or_else(|_| like(INVENTORY_NAME))?;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)?;
-    chown(path, Some(metadata.uid()), Some(metadata.gid()))?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(metadata.mode() & 0o777))?)
+fn write(view: &File, name: &str, content: &[u8]) -> Result<()> {
+    let like = |name: &str| fstatat(view, &Path::new(REAL).join(name), AtFlags::empty());
+    let like = like(name).or_else(|_| like(INVENTORY_NAME))?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(view, name, flags, Mode::S_IRUSR)?);
+    file.write_all(content)?;
+    fchown(&file, Some(like.st_uid), Some(like.st_gid))?;
+    Ok(file.set_permissions(Permissions::from_mode(like.st_mode & 0o777))?)
 }

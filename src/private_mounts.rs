@@ -91,6 +91,11 @@ impl Cover {
         Ok(cover)
     }
 
+    /// The folder that is seen now (`O_PATH`).
+    pub fn folder(&self) -> &File {
+        &self.0
+    }
+
     /// A way to it that does not depend on what paths name by now.
     pub fn path(&self) -> PathBuf {
         path_of(&self.cover)

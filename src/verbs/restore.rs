@@ -2,9 +2,10 @@
 //! restore: first an image that CRIU can restore, with the clocks that are asked for, then what config.json says. The image
 //! itself stays as it is: what CRIU must see changed, it is shown.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Call, create};
 use crate::clocks::{Clocks, Here, Nanoseconds};
@@ -19,6 +20,7 @@ use crate::criu::{
 use crate::decision::{self, Action, Decision, ImageFacts};
 use crate::image_view::{self, Shown};
 use crate::invocation::Operands;
+use crate::replacement;
 use crate::runtime::abilities::Kind;
 use crate::settings::Wanted;
 use crate::text::printable;
@@ -63,13 +65,13 @@ impl<'a> Looked<'a> {
 
     /// What has to be shown, so that these edits are seen made.
     fn shown(&self, folder: &Folder, edits: Vec<Edit>) -> Result<Shown> {
-        let originals = self.source.originals().iter().map(|(name, bytes)| (name.clone(), Some(bytes.clone())));
-        let edits = edits.into_iter().map(|edit| (edit.name, edit.after));
-        let mut shown: Shown = originals.chain(edits).collect();
-        for name in shown.keys().cloned().collect::<Vec<_>>() {
-            let there = folder.file(&name).with_context(|| format!("read {name}"))?.map(|stored| stored.bytes);
-            if shown.get(&name) == Some(&there) {
-                shown.remove(&name);
+        let mut shown: Shown = edits.into_iter().map(|edit| (edit.name, edit.after)).collect();
+        // What was put aside may be what is asked for now.
+        for (name, original) in self.source.originals() {
+            let wanted = shown.remove(name).unwrap_or_else(|| Some(original.clone()));
+            let there = folder.file(name).with_context(|| format!("read {name}"))?.map(|stored| stored.bytes);
+            if there != wanted {
+                shown.insert(name.clone(), wanted);
             }
         }
         Ok(shown)
@@ -116,9 +118,24 @@ fn prepare_image(call: &Call<'_>, kernel: Kernel, wanted: Wanted) -> Result<bool
         log::info!("{text}");
     }
     if !shown.is_empty() {
+        ensure_nothing_is_written_to(&folder.0, call)?;
         image_view::show(&folder.0, &shown).with_context(|| no_view(&folder.0, action))?;
     }
     Ok(on_host_time)
+}
+
+/// What the runtime would put into the view, nobody would find.
+fn ensure_nothing_is_written_to(folder: &Path, call: &Call<'_>) -> Result<()> {
+    let image = fs::canonicalize(folder).with_context(|| format!("look at {}", folder.display()))?;
+    for path in call.operands.files.iter().copied().chain(call.invocation.globals.log) {
+        let place = fs::canonicalize(replacement::folder_of(Path::new(path)));
+        ensure!(
+            place.ok().as_ref() != Some(&image),
+            "{} would be in the image folder, which CRIU must be shown changed: it belongs elsewhere",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// What to do where CRIU cannot be shown another image than there is.

@@ -207,3 +207,40 @@ clean_cgroups() { find /sys/fs/cgroup -mindepth 1 -depth -type d -exec rmdir {} 
   is "$(snapshot "$WORK/image")" "$before"
   clean_cgroups
 }
+
+@test "originals of an earlier checkpoint into the same folder are not put back, even if the inventories are equal" {
+  needs_criu
+  make_mixed image
+  tnsctl repair "$WORK/image"
+  [[ -e $WORK/image/clocks.tns-orig ]] || fail "$(ls "$WORK/image")"
+  cp "$WORK/image/inventory.img" "$WORK/inventory"
+  restore bare c image
+  lives 4
+  # Before 4.1, CRIU writes equal ones by itself.
+  checkpoint bare c image
+  cp "$WORK/inventory" "$WORK/image/inventory.img"
+  before=$(contents "$WORK/image")
+  run tnsctl repair --undo "$WORK/image"
+  is "$status" 2
+  contains "$output" "of another checkpoint"
+  is "$(contents "$WORK/image")" "$before"
+  restore bare c image
+  lives 4
+}
+
+@test "a folder that cannot be written is repaired into a copy, from which it is restored" {
+  needs_criu
+  make_mixed image
+  before=$(snapshot "$WORK/image")
+  mount --bind "$WORK/image" "$WORK/image"
+  mount -o remount,bind,ro "$WORK/image"
+  run tnsctl repair "$WORK/image"
+  is "$status" 2
+  run tnsctl repair "$WORK/image" --output "$WORK/copy"
+  is "$status" 0
+  contains "$output" "All processes agree about time in $WORK/copy"
+  umount "$WORK/image"
+  is "$(snapshot "$WORK/image")" "$before"
+  restore bare c copy
+  lives 4
+}

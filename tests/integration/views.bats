@@ -36,7 +36,7 @@ contents() { (cd "$1" && find . -type f -exec sha256sum {} + | sort); }
 
 # The image as a release that changed it left it: CRIU's number everywhere, the originals beside.
 hold() { # hold IMAGE
-  local image=$1 criu name
+  local image=$1
   cp -p "$image/inventory.img" "$image/inventory.img.tns-orig"
   if [[ -e $image/timens-0.img ]]; then
     mv "$image/timens-0.img" "$image/timens-0.img.tns-orig"
@@ -150,6 +150,21 @@ mounts() { cut -d' ' -f3- /proc/self/mountinfo | sort; }
   is "$(snapshot "$WORK/image")" "$before"
 }
 
+@test "what the runtime would put into the view, where nobody finds it, is refused" {
+  needs_criu
+  make_mixed image
+  before=$(snapshot "$WORK/image")
+  mkdir -p "$WORK/work"
+  cd "$WORK/image"
+  run shim restore --detach --pid-file pid --image-path "$WORK/image" --work-path "$WORK/work" --bundle "$BUNDLE" c </dev/null
+  isnt "$status" 0
+  contains "$output" "pid would be in the image folder"
+  cd /
+  is "$(snapshot "$WORK/image")" "$before"
+  shim restore --detach --pid-file "$WORK/pid" --image-path "$WORK/image" --work-path "$WORK/work" --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
+  is "$(cat "$WORK/pid")" "$(pid_of c)"
+}
+
 @test "without a working folder, what CRIU and crun write into the image folder is there" {
   needs_criu
   [[ $TNS_RUNTIME == crun ]] || skip "runc has a working folder of its own"
@@ -228,6 +243,6 @@ propagation() { # propagation ID
     on_host_time c 2
     is "$(propagation c)" "$bare"
     bare delete --force c
-    echo "# $kind:" $bare >&3
+    echo "# $kind: ${bare//$'\n'/ }" >&3
   done
 }
