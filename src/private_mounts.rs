@@ -93,7 +93,7 @@ impl Cover {
 
     /// The folder that is seen now (`O_PATH`).
     pub fn folder(&self) -> &File {
-        &self.0
+        &self.cover
     }
 
     /// A way to it that does not depend on what paths name by now.
