@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use common::{CRUN, RUNC_1_1, RUNC_1_3, World, copy_program, wait};
 
-const CONFIG: &str = r#"{"linux":{"namespaces":[]}}"#;
+const CONFIG: &str = r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#;
 /// One probe is two questions: --version and features.
 const PROBE: usize = 2;
 
