@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checkpoints in archives, read as a stream: whatever an archive's size, only the few files that matter are in memory.
+//! Checkpoints in archives, read as a stream: whatever an archive's size, only the few files that matter are in memory. At the
+//! most these are 64 MiB, and zstd needs 128 MiB, or 160 for an archive within another: with all that a repair takes, nothing
+//! that somebody may have packed needs more than 320 MiB (tests/bounds.rs).
 //!
 //! | made by | where the images are |
 //! |---|---|
