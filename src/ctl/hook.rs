@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use log::Level;
 
 use super::Verdict;
-use crate::bundle::Reading;
+use crate::bundle::{LARGEST, Reading};
 use crate::decision::{self, Action, ConfigFacts};
 use crate::json::{self, Splice};
 use crate::runtime::abilities::{self, Abilities};
@@ -20,19 +20,16 @@ use crate::settings::{Settings, Wanted};
 use crate::system_log;
 use crate::timens::Kernel;
 
-/// So much of config.json is looked into, in bytes. One with 8,000 mounts has 1.5 MiB.
-const LARGEST: u64 = 64 << 20;
-
 /// Engines take what is printed for the container's config.json, so on every way out it is printed or the call fails.
 pub(super) fn precreate(runtime: Option<&Path>) -> Result<Verdict> {
     let mut stdin = io::stdin().lock();
     let mut text = Vec::new();
-    stdin.by_ref().take(LARGEST).read_to_end(&mut text).context("read config.json from standard input")?;
+    stdin.by_ref().take(LARGEST + 1).read_to_end(&mut text).context("read config.json from standard input")?;
     let reading = Reading::of(&text);
-    let change = if (text.len() as u64) < LARGEST {
+    let change = if text.len() as u64 <= LARGEST {
         change(&reading, runtime)
     } else {
-        system_log::tell(Level::Warn, "hook: config.json has 64 MiB or more, and is left as it is");
+        system_log::tell(Level::Warn, "hook: config.json is larger than 64 MiB, and is left as it is");
         Ok(Vec::new())
     };
     let mut change = match change {
