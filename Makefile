@@ -17,7 +17,8 @@ STATIC = -C target-feature=+crt-static -C relocation-model=static
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
-	tests/unit tests/integration/run tests/integration/helpers.bash tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
+	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash \
+	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
 
 .PHONY: build install uninstall demo check unit integration lint fuzz bench clean

@@ -104,6 +104,12 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/dockerd.pid"; }
   docker rm cc
 }
 
+@test "--pid host: the host's pid namespace, and a time namespace of its own" {
+  start shim aa --pid host
+  is "$(readlink "/proc/$(pid_of aa)/ns/pid")" "$(readlink /proc/self/ns/pid)"
+  whole aa 2
+}
+
 @test "--pid container: both in their own time namespaces, exec agrees with PID 1" {
   start shim aa
   start shim bb --pid container:aa

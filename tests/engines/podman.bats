@@ -95,6 +95,12 @@ setup_file() {
   whole d 2
 }
 
+@test "--pid host: the host's pid namespace, and a time namespace of its own" {
+  start shim a --pid host
+  is "$(readlink "/proc/$(pid_of a)/ns/pid")" "$(readlink /proc/self/ns/pid)"
+  whole a 2
+}
+
 @test "--pid container: both in their own time namespaces, exec agrees with PID 1" {
   start shim a
   start shim b --pid container:a

@@ -2,7 +2,7 @@
 # What every test here stands on: a bundle, a runtime with and without the shim, and an end without residue.
 #
 # The environment says what is tested: TNS_RUNTIME (runc or crun, as installed in the stack), TNS_BIN (folder of the built
-# binaries), TNS_TOOLS (folder of the compiled test tools).
+# binaries), TNS_TOOLS (folder of the compiled test tools), TNS_HOW (`nested` if this is in a time namespace with offsets).
 
 # What is here ends every process in every control group that it sees, so it must see none but its own.
 if [[ $(</proc/sys/kernel/hostname) != tns-debian-* ]]; then

@@ -4,13 +4,12 @@
 
 load helpers
 
-# What clocks the host has makes no difference to the other namespaces.
-setup_file() {
-  [[ $(awk '{ print $2 }' /proc/self/timens_offsets | tr -d '\n') == 00 ]] || skip "once is enough: other clocks change nothing about other namespaces"
-}
+# Hundreds of containers each.
+setup_file() { export BATS_TEST_TIMEOUT=400; }
 
 matrix() { # matrix VERB PID-NAMESPACE...
   local verb=$1 pid
+  [[ ${TNS_HOW:-} != nested ]] || skip "once is enough: other clocks change nothing about other namespaces"
   shift
   for pid; do
     run env SHIM="$SHIM" TNSCTL="$TNS_BIN/tnsctl" STATE="$STATE" ROOTFS="$ROOTFS" WORK="$WORK" \
