@@ -66,7 +66,7 @@ pub fn main(args: &[&CStr]) -> u8 {
         verbs::dispatch(&invocation)
     });
     result.unwrap_or_else(|error| {
-        log::error!("{error:#}");
+        log::error!("{}", text::for_engines(&format!("{error:#}")));
         1
     })
 }

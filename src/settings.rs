@@ -2,12 +2,11 @@
 //! What people can set: in /etc/tns-shim/config.toml (the user's own file when not root), and for a single container by
 //! annotations in its config.json, which win over the file.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod file;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::unistd::geteuid;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
@@ -15,14 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::clocks::{Clocks, Here};
 use crate::timens::Offsets;
 
-/// Set when building, see the Makefile.
-const SYSTEM_FOLDER: &str = match option_env!("SYSCONFDIR") {
-    Some(folder) => folder,
-    None => "/etc",
-};
+pub use file::{log_to, path, runtime, trouble};
 
 /// The file. What it does not say is none.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The runtime to wrap: an absolute path, or a name to look for in PATH.
@@ -40,7 +35,7 @@ pub struct Settings {
 }
 
 /// The keys `checkpoint.*` of the file.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSettings {
     /// What becomes of a container whose processes disagree about time.
@@ -48,7 +43,7 @@ pub struct CheckpointSettings {
 }
 
 /// The keys `restore.*` of the file.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RestoreSettings {
     /// Which clocks a restored container has.
@@ -277,36 +272,6 @@ impl Wanted {
     }
 }
 
-impl Settings {
-    /// Reads the file; there need not be one. One in a folder that is closed to this user is not this user's.
-    ///
-    /// # Errors
-    /// It cannot be read, or holds an unknown key or a bad value; the message names the line.
-    pub fn read() -> Result<Self> {
-        let Some(path) = path() else { return Ok(Self::default()) };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            // As where a service is started with another user's HOME.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && fs::symlink_metadata(&path).is_err() => {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
-        toml::from_str(&text).with_context(|| format!("understand {}", path.display()))
-    }
-}
-
-/// Where the file is. Root's place does not follow the environment, which whoever calls could have set.
-pub fn path() -> Option<PathBuf> {
-    if geteuid().is_root() {
-        return Some(Path::new(SYSTEM_FOLDER).join("tns-shim/config.toml"));
-    }
-    let folder = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let folder = folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")))?;
-    Some(folder.join("tns-shim/config.toml"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,21 +291,6 @@ mod tests {
         assert_eq!(some.checkpoint.mixed, Some(MixedTree::Warn));
         let wanted = Wanted::of(&some, Annotations::default());
         assert_eq!(wanted.restore, Restore { clocks: RestoredClocks::HostForce, mixed: MixedImage::Repair });
-    }
-
-    #[test]
-    fn an_unknown_key_or_value_is_an_error_that_names_it_and_its_line() {
-        for (text, named) in [
-            ("runtime = \"crun\"\nruntmie = \"runc\"\n", "runtmie"),
-            ("[restore]\nclock = \"host\"\n", "clock"),
-            ("\nrestore.clocks = \"Host\"\n", "`continue`, `host`, `host-force`"),
-            ("[restore]\nmixed = true\n", "mixed"),
-            ("\nmode = \"none\"\n", "`auto`, `private`, `host`, `leave`"),
-            ("\nlog = \"off\"\n", "`system` or `none`"),
-        ] {
-            let error = toml::from_str::<Settings>(text).unwrap_err().to_string();
-            assert!(error.contains("line 2") && error.contains(named), "{error}");
-        }
     }
 
     #[test]

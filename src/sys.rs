@@ -31,6 +31,25 @@ macro_rules! c_main {
     };
 }
 
+/// In the first [`MARK_WITHIN`] bytes of every program of tns-shim, where the shim looks for it in what it would hand over
+/// to: as the name of an ELF note, which linkers put before all else, and `strip` leaves.
+pub const MARK: [u8; 20] = *b"org.tns-shim.program";
+/// Bytes.
+pub const MARK_WITHIN: u64 = 4096;
+
+/// As elf(5) has notes: the length of the name with its end, that of the description, and the type.
+#[repr(C)]
+struct Note {
+    header: [u32; 3],
+    name: [u8; MARK.len()],
+    end_of_name: [u8; 4],
+}
+
+// SAFETY: the section holds nothing but notes, and this is one; it is never changed.
+#[unsafe(link_section = ".note.tns-shim")]
+#[used]
+static NOTE: Note = Note { header: [21, 0, 1], name: MARK, end_of_name: [0; 4] };
+
 /// The arguments of a C `main` as slices that live as long as the process.
 ///
 /// # Safety
@@ -127,8 +146,9 @@ fn move_mount(from: RawFd, to: RawFd, flags: c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Runs `children`, which starts children and waits for them, and takes back the SIGCHLD that they leave: where the caller
-/// blocks it, it would stay pending across execve and be the runtime's.
+/// Runs `children`, which starts children and waits for them, so that they leave no trace: where the caller ignores SIGCHLD
+/// it is at its default meanwhile, else the kernel would not tell how they ended; and the one that they leave is taken back
+/// where the caller blocks it, else it would stay pending across execve and be the runtime's.
 pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
     // SAFETY: a signal set of all zeroes is a valid one, and it is a local.
     let set = unsafe {
@@ -143,11 +163,17 @@ pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
         unsafe { libc::sigpending(&raw mut pending) == 0 && libc::sigismember(&raw const pending, libc::SIGCHLD) == 1 }
     };
     let before = is_pending();
+    // SAFETY: takes integers; nobody handles the signal here.
+    let disposition = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let result = children();
     if !before && is_pending() {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the set and the time are valid and local, and nothing is to be told about the signal.
         unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now) };
+    }
+    if disposition != libc::SIG_ERR {
+        // SAFETY: it is what it was: after execve, the default one or to ignore.
+        unsafe { libc::signal(libc::SIGCHLD, disposition) };
     }
     result
 }

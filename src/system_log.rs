@@ -13,12 +13,11 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::process;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::Level;
 
 use crate::invocation::Verb;
-use crate::settings::{LogTo, Settings};
+use crate::settings::{self, LogTo};
 use crate::text::printable;
 
 /// `LOG_DAEMON` of syslog(3), in its place within a priority.
@@ -42,17 +41,10 @@ pub fn set_container(id: &OsStr) {
 
 /// Tells the system's log, if it is to be told.
 pub fn tell(level: Level, message: &str) {
-    static BUSY: AtomicBool = AtomicBool::new(false);
-    // Reading the settings may have something to say itself.
-    if BUSY.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    // What cannot be understood switches nothing off.
-    if !Settings::read().is_ok_and(|settings| settings.log == Some(LogTo::None)) {
+    if settings::log_to() == LogTo::System {
         // There is nowhere left to say that saying it failed.
         drop(send(&entry(level, VERB.get().copied(), CONTAINER.get().map(String::as_str), message)));
     }
-    BUSY.store(false, Ordering::Relaxed);
 }
 
 fn send(entry: &str) -> io::Result<()> {

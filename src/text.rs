@@ -19,9 +19,30 @@ pub fn printable(text: &str, most: usize) -> String {
     shown
 }
 
+/// An error in which the kernel's reasons have their names instead of sentences: Podman looks for those anywhere in what a
+/// runtime says, and takes them for errors about the container's own command.
+pub fn for_engines(error: &str) -> String {
+    let sentences =
+        [("EACCES", "Permission denied", " (os error 13)"), ("ENOENT", "No such file or directory", " (os error 2)")];
+    sentences.iter().fold(error.to_owned(), |error, (name, sentence, number)| {
+        // As nix writes them, as the standard library does, and what is left.
+        let forms = [format!("{name}: {sentence}"), format!("{sentence}{number}"), (*sentence).to_owned()];
+        forms.iter().fold(error, |error, form| error.replace(form, name))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::*;
+
+    #[test]
+    fn an_engine_takes_no_error_for_one_of_its_own() {
+        for (errno, name) in [(nix::errno::Errno::EACCES, "EACCES"), (nix::errno::Errno::ENOENT, "ENOENT")] {
+            assert_eq!(for_engines(&format!("read it: {}", std::io::Error::from(errno))), format!("read it: {name}"));
+            assert_eq!(for_engines(&format!("enter it: {errno}")), format!("enter it: {name}"));
+        }
+        assert_eq!(for_engines("write it: EIO"), "write it: EIO");
+    }
 
     #[test]
     fn nothing_but_what_is_there_reaches_a_terminal() {

@@ -9,8 +9,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use common::{CRUN, RUNC_1_1, RUNC_1_3, World, copy_program, wait};
+use common::{CRUN, RUNC_1_1, RUNC_1_3, World, copy_program, step, wait};
 
 const CONFIG: &str = r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#;
 /// One probe is two questions: --version and features.
@@ -98,6 +99,103 @@ fn two_runtimes_are_remembered_apart() {
         assert_eq!(asked(), PROBE);
     }
     assert_eq!(create(&world), (0, false));
+}
+
+#[test]
+fn two_names_of_one_file_are_remembered_apart() {
+    let Some(world) = World::new(CRUN) else { return };
+    fs::hard_link(world.runtime(), world.path("bin/krun")).unwrap();
+    for answer in ["version", "features"] {
+        fs::copy(world.path(format!("bin/crun.{answer}")), world.path(format!("bin/krun.{answer}"))).unwrap();
+    }
+    let asked = || {
+        let of = |name: &str| {
+            fs::read_to_string(world.path(format!("bin/{name}.asked"))).map_or(0, |text| text.lines().count())
+        };
+        (of("crun") + of("krun"), fs::read_dir(world.memory()).unwrap().count())
+    };
+    for _ in 0..3 {
+        for name in ["tns-shim-crun", "tns-shim-krun"] {
+            world.write_config(CONFIG);
+            world.create().called(name).go().assert_quiet_success();
+        }
+        assert_eq!(asked(), (2 * PROBE, 2));
+    }
+}
+
+/// What goes wrong with the next questions, one each.
+fn trouble(world: &World, wrong: &[&str]) {
+    let lines: String =
+        (0..world.questions()).map(|_| "none").chain(wrong.iter().copied()).map(|line| format!("{line}\n")).collect();
+    fs::write(world.path(format!("bin/{}.trouble", world.runtime().file_name().unwrap().display())), lines).unwrap();
+}
+
+#[test]
+fn a_question_that_fails_once_is_asked_once_more() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    // (what goes wrong with --version, and with features; how many questions it takes)
+    for (wrong, questions) in [
+        (&["-9"][..], 1 + PROBE),
+        (&["0"], 1 + PROBE),
+        (&["127"], 1 + PROBE),
+        (&["flood"], 1 + PROBE),
+        (&["none", "-9"], 2 + PROBE),
+        (&["none", "half"], 2 + PROBE),
+        (&["none", "2"], 2 + PROBE),
+    ] {
+        trouble(&world, wrong);
+        assert_eq!(create(&world), (questions, true), "{wrong:?}");
+        assert_eq!(create(&world), (0, true), "{wrong:?}: remembered");
+        fs::remove_file(record(&world)).unwrap();
+    }
+}
+
+#[test]
+fn what_failed_is_never_remembered_and_takes_the_oldest_of_that_name_for_this_call() {
+    for role in [RUNC_1_3, CRUN] {
+        let Some(world) = World::with_time_namespaces(role) else { return };
+        for wrong in ["-9", "0", "127"] {
+            trouble(&world, &[wrong; 2]);
+            world.write_config(CONFIG);
+            let log = format!("--log={}", world.path("log").display());
+            let bundle = format!("--bundle={}", world.path("bundle").display());
+            let outcome = world.shim([&log, "create", &bundle, "c1"]).go();
+            // Made by the shim: an old one could not.
+            assert_ne!(outcome.assert_quiet_success().time_namespace(), common::own_time_namespace(), "{wrong}");
+            assert_eq!(fs::read_to_string(world.config()).unwrap(), CONFIG);
+            let log = fs::read_to_string(world.path("log")).unwrap();
+            let said = format!("does not tell what it can, so it is taken for {}, the oldest: ", role.name);
+            assert!(log.contains("level=warning") && log.contains(&said), "{log}");
+            assert_eq!(fs::read_dir(world.memory()).map_or(0, Iterator::count), 0, "{wrong}: nothing is remembered");
+            fs::remove_file(world.path("log")).unwrap();
+            assert_eq!(create(&world), (PROBE, true), "{wrong}: and it is over");
+            fs::remove_file(record(&world)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_runtime_that_hangs_when_it_is_asked_holds_nobody_up_for_long() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    trouble(&world, &["hang"]);
+    let begun = Instant::now();
+    assert_eq!(create(&world), (1, false));
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(create(&world), (PROBE, true));
+}
+
+#[test]
+fn how_a_question_ended_is_known_where_the_caller_ignores_sigchld() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    trouble(&world, &["-9", "-9"]);
+    let ignoring = |world: &World| world.create().step(|| step::ignore(libc::SIGCHLD)).go();
+    world.write_config(CONFIG);
+    let report = ignoring(&world).assert_quiet_success().clone();
+    assert_eq!(u64::from_str_radix(report.one("SigIgn"), 16).unwrap() >> (libc::SIGCHLD - 1) & 1, 1, "still ignored");
+    assert_eq!(fs::read_dir(world.memory()).map_or(0, Iterator::count), 0);
+    ignoring(&world).assert_quiet_success();
+    assert_ne!(fs::read_to_string(world.config()).unwrap(), CONFIG);
+    record(&world);
 }
 
 #[test]

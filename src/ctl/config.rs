@@ -16,6 +16,8 @@ use crate::settings::{self, Annotations, Settings, Wanted};
 struct Report {
     /// The file that is read, if it is there.
     file: Option<PathBuf>,
+    /// Why it does not hold, if it does not: what is printed is what holds for this user.
+    trouble: Option<&'static str>,
     settings: Vec<Setting>,
 }
 
@@ -30,7 +32,8 @@ struct Setting {
 pub(super) fn run(bundle: Option<&Path>, json: bool) -> Result<Verdict> {
     let file = Settings::read()?;
     let annotations = bundle.map_or(Ok(Annotations::default()), annotations_of)?;
-    let report = Report { file: settings::path(), settings: in_force(&file, annotations)? };
+    let report =
+        Report { file: settings::path(), trouble: settings::trouble(), settings: in_force(&file, annotations)? };
     print(&report, json, text)?;
     Ok(Verdict::Good)
 }
@@ -107,5 +110,6 @@ fn text(report: &Report) -> String {
             .iter()
             .map(|Setting { key, value, source }| [(*key).to_owned(), value.clone(), (*source).to_owned()]),
     );
-    format!("file: {file}\n\n{}", table::aligned(&rows))
+    let trouble = report.trouble.map_or(String::new(), |trouble| format!("{trouble}\n"));
+    format!("file: {file}\n{trouble}\n{}", table::aligned(&rows))
 }

@@ -92,7 +92,7 @@ fn candidates(named: Option<&Path>) -> Result<Vec<Abilities>> {
     if named.is_none() {
         candidates.extend(locate::installed()?);
     }
-    candidates.iter().map(abilities::of).collect()
+    Ok(candidates.iter().map(abilities::of).collect())
 }
 
 /// Podman gives hooks /dev/null for their standard error, and of one that fails says nothing but the exit status.

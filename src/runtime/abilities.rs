@@ -4,21 +4,27 @@
 //! A probe costs two short runs of the runtime, several times the cost of the shim itself. The memory is a file per
 //! binary under /run/tns-shim that nobody else can have written; a damaged or foreign one costs a probe.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::helper::{self, Answer};
 use super::{Binary, Identity};
+use crate::files::{self, Links, Regular};
 use crate::invocation::Dialect;
 use crate::replacement;
-use crate::sys;
+
+/// How long a question may have taken that is asked once more.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +38,23 @@ pub enum Kind {
     Youki,
     /// Anything else; its own word is all there is to go by.
     Other,
+}
+
+impl Kind {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "runc" => Some(Self::Runc),
+            "crun" => Some(Self::Crun),
+            "youki" => Some(Self::Youki),
+            _ => None,
+        }
+    }
+
+    /// Which one the file's name says it is: `runc`, `runc.real`, `docker-runc`, `crun-1.21`.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_string_lossy();
+        name.split(|letter: char| !letter.is_ascii_alphanumeric()).find_map(Self::named)
+    }
 }
 
 /// A release number. A pre-release comes before its release, as in semantic versioning.
@@ -77,6 +100,16 @@ pub struct Abilities {
 }
 
 impl Abilities {
+    /// Of a runtime of which nothing is known but its file's name.
+    pub fn of_the_oldest(path: &Path) -> Self {
+        Self { kind: Kind::of_file(path).unwrap_or(Kind::Other), version: None, lists_time: false }
+    }
+
+    /// It has the command `features`, which came with runc 1.1.0.
+    fn has_features(&self) -> bool {
+        self.kind == Kind::Runc && self.version >= Some(Version::release(1, 1, 0))
+    }
+
     /// `{"type":"time"}` in config.json makes a working time namespace.
     ///
     /// crun's `features` does not list it though it works since 1.8.4; youki's lists it since 0.5.7 but works since 0.7.0.
@@ -137,51 +170,73 @@ impl std::fmt::Display for Abilities {
     }
 }
 
-/// The abilities of `binary`, from memory or by asking it.
-///
-/// # Errors
-/// It cannot be executed.
-pub fn of(binary: &Binary) -> Result<Abilities> {
+/// The abilities of `binary`, from memory or by asking it. Where it gives no answer that can be understood, this once those
+/// of the oldest of its name, with a warning: what went wrong (no memory, a library away in an upgrade) may be over soon.
+pub fn of(binary: &Binary) -> Abilities {
     let memory = Memory::of(binary);
     if let Some(abilities) = memory.as_ref().and_then(|memory| memory.recall(binary)) {
-        return Ok(abilities);
+        return abilities;
     }
-    let abilities = probe(&binary.path)?;
+    let begun = Instant::now();
+    // Once more, if that is not to wait twice for one that hangs.
+    let probed =
+        probe(&binary.path).or_else(|error| if begun.elapsed() < PATIENCE { probe(&binary.path) } else { Err(error) });
+    let abilities = match probed {
+        Ok(abilities) => abilities,
+        Err(error) => {
+            let oldest = Abilities::of_the_oldest(&binary.path);
+            log::warn!(
+                "{} does not tell what it can, so it is taken for {oldest}, the oldest: {error:#}",
+                binary.path.display()
+            );
+            return oldest;
+        }
+    };
     log::debug!("probed {}: {abilities}, lists time: {}", binary.path.display(), abilities.lists_time);
     if let Some(Err(error)) = memory.map(|memory| memory.keep(binary, abilities)) {
         log::debug!("what {} can do is not remembered: {error:#}", binary.path.display());
     }
-    Ok(abilities)
+    abilities
 }
 
 /// Asks the runtime itself.
 ///
 /// # Errors
-/// It cannot be executed.
+/// It cannot be executed, was killed or hung, or says nothing that could be its answer.
 pub fn probe(path: &Path) -> Result<Abilities> {
-    let (kind, version) = parse_version(&output(path, "--version")?);
-    let lists_time = features_list_time(&output(path, "features")?);
+    let ask = |command: &str| helper::ask(path, &[command]);
+    let (kind, version) = version_in(&ask("--version")?).with_context(|| format!("{} --version", path.display()))?;
+    let lists_time = time_in(&ask("features")?, Abilities { kind, version, lists_time: false }.has_features())
+        .with_context(|| format!("{} features", path.display()))?;
     Ok(Abilities { kind, version, lists_time })
 }
 
-/// Standard output of a short run. The exit code does not matter: a runtime without the command says nothing usable.
-fn output(path: &Path, argument: &str) -> Result<String> {
-    let run = || -> io::Result<String> {
-        let mut child = Command::new(path)
-            .arg(argument)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut text = Vec::new();
-        if let Some(mut stdout) = child.stdout.take() {
-            stdout.read_to_end(&mut text)?;
+fn version_in(answer: &Answer) -> Result<(Kind, Option<Version>)> {
+    ensure!(answer.status.success(), "it ended with {}", answer.status);
+    let text = String::from_utf8_lossy(&answer.output);
+    ensure!(!text.trim().is_empty(), "it prints nothing");
+    Ok(parse_version(&text))
+}
+
+/// Whether the answer to `features` lists the namespace type. A runtime without the command (`is_there` says whether it
+/// ought to have it) says so by its exit code or in plain words.
+fn time_in(answer: &Answer, is_there: bool) -> Result<bool> {
+    ensure!(
+        answer.status.code().is_some() && (answer.status.success() || !is_there),
+        "it ended with {}",
+        answer.status
+    );
+    if !answer.status.success() {
+        return Ok(false);
+    }
+    match serde_json::from_slice::<Value>(&answer.output) {
+        Ok(features) => {
+            let namespaces = features.pointer("/linux/namespaces").and_then(Value::as_array);
+            Ok(namespaces.is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace == "time")))
         }
-        // Fails where the caller ignores SIGCHLD, and then there is nothing left to wait for.
-        let _ = child.wait();
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    };
-    sys::without_sigchld(run).with_context(|| format!("run {} {argument}", path.display()))
+        Err(error) if is_there || answer.output.trim_ascii_start().starts_with(b"{") => Err(error.into()),
+        Err(_) => Ok(false),
+    }
 }
 
 /// `runc version 1.1.15+ds1`, `crun version 1.21`, `youki version 0.5.7`.
@@ -189,30 +244,10 @@ fn parse_version(text: &str) -> (Kind, Option<Version>) {
     // A decorator (nvidia-container-runtime) puts its own lines before those of the runtime that it becomes.
     let known = text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
-        let kind = match (words.next()?, words.next()?) {
-            ("runc", "version") => Kind::Runc,
-            ("crun", "version") => Kind::Crun,
-            ("youki", "version") => Kind::Youki,
-            _ => return None,
-        };
-        Some((kind, words.next().and_then(|word| Version::parse(word.trim_start_matches('v')))))
+        let (name, "version") = (words.next()?, words.next()?) else { return None };
+        Some((Kind::named(name)?, words.next().and_then(|word| Version::parse(word.trim_start_matches('v')))))
     });
     known.unwrap_or((Kind::Other, None))
-}
-
-fn features_list_time(text: &str) -> bool {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Features {
-        linux: Linux,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Linux {
-        namespaces: Vec<String>,
-    }
-    serde_json::from_str::<Features>(text)
-        .is_ok_and(|features| features.linux.namespaces.iter().any(|namespace| namespace == "time"))
 }
 
 /// The folder for what may be forgotten at any time: /run/tns-shim, or the user's own where there is one.
@@ -236,17 +271,24 @@ struct Record {
     abilities: Abilities,
 }
 
+/// Bytes. A record has about 400, and as many as its path's bytes need.
+const MOST: u64 = 1 << 16;
+
 impl Memory {
     const FORMAT: u32 = 1;
 
+    /// One for each name of a file, because a program may be another by each: `crun` and `krun` are.
     fn of(binary: &Binary) -> Option<Self> {
         let Identity { device, inode, .. } = binary.identity;
-        Some(Self { file: run_folder()?.join(format!("abilities-{device:x}-{inode:x}.json")) })
+        let mut name = DefaultHasher::new();
+        name.write(binary.path.as_os_str().as_bytes());
+        let file = format!("abilities-{device:x}-{inode:x}-{:016x}.json", name.finish());
+        Some(Self { file: run_folder()?.join(file) })
     }
 
     fn recall(&self, binary: &Binary) -> Option<Abilities> {
         let text = self.read_own().inspect_err(|error| log::debug!("{error:#}")).ok()??;
-        let record: Record = serde_json::from_str(&text)
+        let record: Record = serde_json::from_slice(&text)
             .inspect_err(|error| log::debug!("{} is damaged: {error}", self.file.display()))
             .ok()?;
         let fits = record.format == Self::FORMAT
@@ -256,20 +298,12 @@ impl Memory {
     }
 
     /// The file's text, if nobody else can have written it.
-    fn read_own(&self) -> Result<Option<String>> {
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.file);
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("open {}", self.file.display())),
-        };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || !is_own(&metadata) {
-            bail!("{} is ignored: it is not a file that only its owner, this user, can write", self.file.display());
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(|| format!("read {}", self.file.display()))?;
-        Ok(Some(text))
+    fn read_own(&self) -> Result<Option<Vec<u8>>> {
+        let opened =
+            Regular::open(&self.file, Links::Refuse).with_context(|| format!("open {}", self.file.display()))?;
+        let Some(regular) = opened else { return Ok(None) };
+        ensure!(regular.is_trusted(), "{} is ignored: somebody else can have written it", self.file.display());
+        regular.read(MOST).map(Some).with_context(|| format!("read {}", self.file.display()))
     }
 
     fn keep(&self, binary: &Binary, abilities: Abilities) -> Result<()> {
@@ -281,9 +315,11 @@ impl Memory {
             _ => {}
         }
         let metadata = fs::symlink_metadata(folder)?;
-        if !metadata.is_dir() || !is_own(&metadata) {
-            bail!("{} is not a folder that only its owner, this user, can write", folder.display());
-        }
+        ensure!(
+            metadata.is_dir() && files::is_trusted(&metadata),
+            "{} is not a folder that only this user can write",
+            folder.display()
+        );
         let record = Record {
             format: Self::FORMAT,
             path: binary.path.as_os_str().as_bytes().to_vec(),
@@ -300,12 +336,11 @@ impl Memory {
     }
 }
 
-fn is_own(metadata: &fs::Metadata) -> bool {
-    metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
 
     fn abilities(version: &str, lists_time: bool) -> Abilities {
@@ -352,10 +387,53 @@ mod tests {
         assert_eq!(parse_version("runc\nversion 1.1.15"), (Kind::Other, None));
     }
 
+    fn answer(code: i32, output: &str) -> Answer {
+        Answer { status: ExitStatus::from_raw(code), output: output.into() }
+    }
+
     #[test]
     fn features_are_read_where_they_stand() {
-        assert!(features_list_time(r#"{"linux":{"namespaces":["pid","time"]}}"#));
-        assert!(!features_list_time(r#"{"linux":{"namespaces":["pid"]},"hooks":["time"]}"#));
-        assert!(!features_list_time("No such command"));
+        let lists = |output: &str| time_in(&answer(0, output), true).unwrap();
+        assert!(lists(r#"{"linux":{"namespaces":["pid","time"]}}"#));
+        assert!(!lists(r#"{"linux":{"namespaces":["pid"]},"hooks":["time"]}"#));
+        assert!(!lists(r#"{"linux":null}"#));
+    }
+
+    #[test]
+    fn only_what_ended_by_itself_and_is_whole_is_an_answer() {
+        let (killed, failed) = (libc::SIGKILL, 1 << 8);
+        for (code, output) in [(killed, "runc version 1.3.6"), (failed, "runc version 1.3.6"), (0, ""), (0, " \n")] {
+            assert!(version_in(&answer(code, output)).is_err(), "{code} {output:?}");
+        }
+        assert_eq!(version_in(&answer(0, "runsc version 1")).unwrap(), (Kind::Other, None));
+        let whole = r#"{"linux":{"namespaces":["time"]}}"#;
+        // (how it ended, what it printed; the answer of a runtime that has the command, and of one that need not)
+        for (code, output, with, without) in [
+            (0, whole, Some(true), Some(true)),
+            (0, &whole[..20], None, None),
+            (killed, whole, None, None),
+            (failed, "", None, Some(false)),
+            (0, "", None, Some(false)),
+            (0, "No such command", None, Some(false)),
+        ] {
+            let of = |is_there| time_in(&answer(code, output), is_there).ok();
+            assert_eq!((of(true), of(false)), (with, without), "{code} {output:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_s_name_says_which_runtime_it_is() {
+        for (path, kind) in [
+            ("/usr/bin/runc.real", Some(Kind::Runc)),
+            ("/opt/docker-runc", Some(Kind::Runc)),
+            ("crun-1.21", Some(Kind::Crun)),
+            ("/usr/bin/nvidia-container-runtime", None),
+            ("/opt/runc/bin/runsc", None),
+            ("/", None),
+        ] {
+            assert_eq!(Kind::of_file(Path::new(path)), kind, "{path}");
+        }
+        let oldest = Abilities::of_the_oldest(Path::new("/usr/bin/crun"));
+        assert!(oldest.kind == Kind::Crun && !oldest.declares() && oldest.exec_joins(false, false));
     }
 }

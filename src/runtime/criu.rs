@@ -2,12 +2,17 @@
 //! The CRIU that the runtimes run.
 
 use std::ffi::OsStr;
-use std::process::{Command, Stdio};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::helper;
 
 /// What `program` (a path, or a name in PATH) prints when called with `arguments`; none if it fails.
 pub fn output(program: &OsStr, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let is_path = program.as_bytes().contains(&b'/');
+    let path = if is_path { PathBuf::from(program) } else { helper::in_path(program).next()? };
+    let answer = helper::ask(&path, arguments).inspect_err(|error| log::debug!("{error:#}")).ok()?;
+    answer.status.success().then(|| String::from_utf8_lossy(&answer.output).into_owned())
 }
 
 /// Its release, `4.1.1` for instance; none if it does not run here, or tells none.

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which runtime to wrap: by the name the shim was called under, else by the settings, else the first one installed.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use nix::unistd::{AccessFlags, access};
+use anyhow::{Context, Result, bail, ensure};
 
-use super::{Binary, same_program};
-use crate::settings::Settings;
-
-/// Where to look when the caller has no PATH (Podman clears the environment): what `execvp(3)` and Debian's root have.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use super::abilities::{self, Kind};
+use super::{Binary, helper};
+use crate::settings;
+use crate::text::printable;
 
 /// Looked for in this order when nothing says which.
 const KNOWN: [&str; 2] = ["runc", "crun"];
@@ -23,32 +21,15 @@ const KNOWN: [&str; 2] = ["runc", "crun"];
 /// # Errors
 /// There is none, or what was asked for is the shim itself.
 pub fn runtime(argv0: &OsStr) -> Result<Binary> {
-    let own = Binary::at("/proc/self/exe".into()).context("look at the shim's own binary")?;
-    if let Some(name) = name_in(argv0) {
-        return find(&own, name)
-            .with_context(|| format!("called as {}, so the runtime to wrap is {}", argv0.display(), name.display()));
-    }
-    match Settings::read()?.runtime {
-        Some(path) if path.is_absolute() => {
-            let binary = match Binary::at(path.clone()) {
-                Ok(binary) => binary,
-                // Not in the words of the error, by which Podman would take it for a command that the container lacks.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    bail!("the runtime in the settings, {}, is not there", path.display())
-                }
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("look at {}, the runtime in the settings", path.display()));
-                }
-            };
-            if same_program(&own, &binary) {
-                bail!("the runtime in the settings, {}, is tns-shim itself", path.display());
-            }
-            Ok(binary)
-        }
-        Some(name) => find(&own, name.as_os_str()).context("look for the runtime in the settings"),
-        None => KNOWN.iter().find_map(|name| find(&own, OsStr::new(name)).ok()).with_context(|| {
-            format!("there is neither runc nor crun in PATH ({}): install one of them", search_path().display())
+    let own = own()?;
+    let setting = settings::runtime();
+    match (name_in(argv0), setting) {
+        (Some(name), setting) => of_the_name(&own, name, setting.as_deref())
+            .with_context(|| format!("called as {}, so the runtime to wrap is {}", shown(argv0), shown(name))),
+        (None, Some(setting)) => set(&own, &setting),
+        (None, None) => KNOWN.iter().find_map(|name| find(&own, OsStr::new(name)).ok()).with_context(|| {
+            let path = helper::search_path();
+            format!("there is neither runc nor crun in PATH ({}): install one of them", shown(&path))
         }),
     }
 }
@@ -58,7 +39,7 @@ pub fn runtime(argv0: &OsStr) -> Result<Binary> {
 /// # Errors
 /// The own binary cannot be looked at.
 pub fn installed() -> Result<Vec<Binary>> {
-    let own = Binary::at("/proc/self/exe".into()).context("look at the own binary")?;
+    let own = own()?;
     Ok(KNOWN.iter().filter_map(|name| find(&own, OsStr::new(name)).ok()).collect())
 }
 
@@ -67,7 +48,66 @@ pub fn installed() -> Result<Vec<Binary>> {
 /// # Errors
 /// There is none.
 pub fn named(name: &OsStr) -> Result<Binary> {
-    find(&Binary::at("/proc/self/exe".into()).context("look at the own binary")?, name)
+    find(&own()?, name)
+}
+
+fn own() -> Result<Binary> {
+    Binary::at("/proc/self/exe".into()).context("look at the own binary")
+}
+
+fn shown(text: &OsStr) -> String {
+    printable(&text.to_string_lossy(), 1024)
+}
+
+/// The name says which runtime. Where the shim has taken its place, the setting can say where that is now: by its own name
+/// (`runc.real`), or where that says nothing and no other is found, by what it answers.
+fn of_the_name(own: &Binary, name: &OsStr, setting: Option<&Path>) -> Result<Binary> {
+    if let Some(setting) = setting.filter(|setting| is_called(setting, name))
+        && let Ok(binary) = set(own, setting)
+    {
+        return Ok(binary);
+    }
+    let error = match find(own, name) {
+        Ok(binary) => return Ok(binary),
+        Err(error) => error,
+    };
+    let wanted = Kind::of_file(Path::new(name));
+    if let Some(binary) = setting.and_then(|setting| set(own, setting).ok())
+        && Kind::of_file(&binary.path).is_none()
+        && Some(abilities::of(&binary).kind) == wanted
+    {
+        return Ok(binary);
+    }
+    let file = settings::path().map_or("the settings".to_owned(), |path| path.display().to_string());
+    match setting {
+        Some(setting) => {
+            bail!("{error:#}, and `runtime` in {file}, {}, is no {} either", shown(setting.as_os_str()), shown(name))
+        }
+        None => bail!("{error:#}: where it is can be said by `runtime` in {file}"),
+    }
+}
+
+/// The file's name is made of words of which one is `name`.
+fn is_called(path: &Path, name: &OsStr) -> bool {
+    let words =
+        |file: &OsStr| file.as_bytes().split(|byte| !byte.is_ascii_alphanumeric()).any(|word| word == name.as_bytes());
+    path.file_name().is_some_and(words)
+}
+
+/// What the setting `runtime` names.
+fn set(own: &Binary, setting: &Path) -> Result<Binary> {
+    let shown = shown(setting.as_os_str());
+    if !setting.is_absolute() {
+        return find(own, setting.as_os_str()).context("look for the runtime in the settings");
+    }
+    match Binary::candidate(setting.to_owned(), own) {
+        Ok(Some(binary)) => Ok(binary),
+        Ok(None) => bail!("the runtime in the settings, {shown}, is tns-shim itself"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("the runtime in the settings, {shown}, is not there")
+        }
+        Err(error) => Err(error).with_context(|| format!("look at {shown}, the runtime in the settings")),
+    }
 }
 
 /// `tns-shim-crun` and a link named `crun` both ask for crun.
@@ -80,29 +120,19 @@ fn name_in(argv0: &OsStr) -> Option<&OsStr> {
 
 /// The first program of that name in PATH that is not the shim.
 fn find(own: &Binary, name: &OsStr) -> Result<Binary> {
-    let path = search_path();
-    if name.as_bytes().contains(&b'/') {
-        bail!("{} is neither a name nor an absolute path", name.display());
-    }
+    let shown_name = shown(name);
+    ensure!(!name.as_bytes().contains(&b'/'), "{shown_name} is neither a name nor an absolute path");
     let mut saw_itself = false;
-    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
-        let Ok(binary) = Binary::at(folder.join(name)) else { continue };
-        if access(&binary.path, AccessFlags::X_OK).is_err() {
-            continue;
+    for path in helper::in_path(name) {
+        match Binary::candidate(path, own) {
+            Ok(Some(binary)) => return Ok(binary),
+            Ok(None) => saw_itself = true,
+            Err(_) => {}
         }
-        if !same_program(own, &binary) {
-            return Ok(binary);
-        }
-        saw_itself = true;
     }
-    if saw_itself {
-        bail!("the only {} in PATH ({}) is tns-shim itself", name.display(), path.display());
-    }
-    bail!("there is no {} in PATH ({})", name.display(), path.display());
-}
-
-fn search_path() -> OsString {
-    std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into())
+    let path = shown(&helper::search_path());
+    ensure!(!saw_itself, "the only {shown_name} in PATH ({path}) is tns-shim itself");
+    bail!("there is no {shown_name} in PATH ({path})");
 }
 
 #[cfg(test)]
@@ -118,5 +148,12 @@ mod tests {
         assert_eq!(name("/usr/local/bin/runc"), Some("runc"));
         assert_eq!(name("tns-shim-"), None);
         assert_eq!(name("renamed"), None);
+    }
+
+    #[test]
+    fn a_diverted_runtime_is_known_by_its_file_s_name() {
+        let is = |path, name| is_called(Path::new(path), OsStr::new(name));
+        assert!(is("/usr/bin/runc.real", "runc") && is("/opt/crun-1.21", "crun") && is("crun", "crun"));
+        assert!(!is("/opt/runc/crun", "runc") && !is("/usr/bin/krun", "crun") && !is("/usr/bin/oci", "runc"));
     }
 }

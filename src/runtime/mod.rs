@@ -4,14 +4,18 @@
 pub mod abilities;
 pub mod criu;
 pub mod handover;
+pub mod helper;
 pub mod locate;
 
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::files::{Links, Regular};
+use crate::sys;
 
 /// A runtime's binary on disk, and what tells it from every other one and from itself after an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Binary {
     pub path: PathBuf,
     /// What the file was when it was looked at.
     pub identity: Identity,
+    /// It begins with `#!`.
+    pub is_script: bool,
 }
 
 /// What changes when a file is replaced or written.
@@ -63,17 +69,38 @@ impl Binary {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Self { path, identity: Identity::of(&metadata) })
+        Ok(Self { path, identity: Identity::of(&metadata), is_script: false })
+    }
+
+    /// As [`Binary::at`], for what the shim could hand over to; none if that is the shim itself: this file, a copy of it
+    /// (which would hand over to the next copy, and that one back, for ever), or another build.
+    ///
+    /// # Errors
+    /// As for [`Binary::at`].
+    fn candidate(path: PathBuf, own: &Self) -> io::Result<Option<Self>> {
+        let binary = Self::at(path)?;
+        // One that may be executed but not read has no known beginning.
+        let beginning = beginning(&binary.path).unwrap_or_default();
+        let is_marked = beginning.windows(sys::MARK.len()).any(|window| window == sys::MARK);
+        if is_marked || own.identity.same_file(&binary.identity) || own.has_the_bytes_of(&binary) {
+            return Ok(None);
+        }
+        Ok(Some(Self { is_script: beginning.starts_with(b"#!"), ..binary }))
+    }
+
+    fn has_the_bytes_of(&self, other: &Self) -> bool {
+        let equal_bytes = || match (fs::read(&self.path), fs::read(&other.path)) {
+            (Ok(own), Ok(others)) => own == others,
+            _ => false,
+        };
+        self.identity.size == other.identity.size && equal_bytes()
     }
 }
 
-/// Whether two files are the same program: one inode, or equal bytes (a copy of the shim under another name would hand
-/// over to the next copy, and that one back, forever).
-fn same_program(one: &Binary, other: &Binary) -> bool {
-    let equal_bytes = |one: &Path, other: &Path| match (fs::read(one), fs::read(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    };
-    one.identity.same_file(&other.identity)
-        || (one.identity.size == other.identity.size && equal_bytes(&one.path, &other.path))
+fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(regular) = Regular::open(path, Links::Follow)? {
+        regular.file.take(sys::MARK_WITHIN).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }

@@ -64,7 +64,7 @@ fn is_private(state: Option<&State>) -> Result<bool> {
     let name = format!("{}mode", settings::ANNOTATIONS);
     let own = state.and_then(|state| state.annotation(&name));
     let annotations = Annotations::of(own.iter().map(|value| (name.as_str(), value.as_str())))?;
-    Ok(Wanted::of(&Settings::read()?, annotations).mode == Mode::Private)
+    Ok(Wanted::of(&Settings::read_or_default(), annotations).mode == Mode::Private)
 }
 
 fn look(call: &Call<'_>, found: &mut Found) -> Result<InitFacts> {

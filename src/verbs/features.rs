@@ -2,16 +2,17 @@
 //! features: what engines read about the runtime, plus what the shim provides.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::{Call, pass};
 use crate::decision::{self, Action};
 use crate::json::{self, Found, Splice};
+use crate::runtime::helper::{self, Answer};
 use crate::timens::{self, Kernel};
 
 pub(super) fn features(call: &Call<'_>) -> Result<u8> {
@@ -19,19 +20,15 @@ pub(super) fn features(call: &Call<'_>) -> Result<u8> {
     if call.take(decision)? != Action::ListTime {
         return pass(&call.binary, call.invocation);
     }
-    let run = || format!("run {}", call.binary.path.display());
     let arguments = call.invocation.args.iter().skip(1).map(|argument| OsStr::from_bytes(argument.to_bytes()));
-    let mut child = Command::new(&call.binary.path)
-        .arg0(&call.binary.path)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(run)?;
-    let mut output = Vec::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_end(&mut output).with_context(run)?;
-    }
-    let status = child.wait().with_context(run)?;
+    let mut command = Command::new(&call.binary.path);
+    let Answer { status, output } = match helper::run(command.arg0(&call.binary.path).args(arguments)) {
+        Ok(answer) => answer,
+        Err(error) => {
+            log::warn!("features is the runtime's own: {error:#}");
+            return pass(&call.binary, call.invocation);
+        }
+    };
     let pieces = std::str::from_utf8(&output).ok().and_then(list_time);
     let mut stdout = io::stdout();
     let written = match &pieces {

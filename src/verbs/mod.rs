@@ -34,12 +34,13 @@ struct Call<'a> {
 /// # Errors
 /// There is no runtime, or the call is refused.
 pub fn dispatch(invocation: &Invocation<'_>) -> Result<u8> {
+    handover::ensure_end()?;
     let argv0 = invocation.args.first().map_or(&b"tns-shim"[..], |argv0| argv0.to_bytes());
     let binary = locate::runtime(OsStr::from_bytes(argv0))?;
     if invocation.verb == Verb::Other {
         return pass(&binary, invocation);
     }
-    let abilities = abilities::of(&binary)?;
+    let abilities = abilities::of(&binary);
     let operands = invocation.operands(abilities.dialect());
     operands.id.inspect(|id| system_log::set_container(id));
     // Without an id the runtime will complain or explain; `features` takes none.

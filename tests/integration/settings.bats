@@ -219,3 +219,20 @@ END
   run_failing c
   contains "$output" "org.tns-shim.mdoe"
 }
+
+@test "a mistake in the settings stops new containers, and no command to one that runs" {
+  start shim c
+  # As plain tns-shim: the runtime, too, is in the file.
+  plain() { "$TNS_BIN/tns-shim" --root "$STATE" "$@"; }
+  for mistake in 'mode = "prviate"' 'a-key-of-tomorrow = true' 'mode = '; do
+    settings "runtime = \"$TNS_RUNTIME\"" "$mistake"
+    run plain run --detach --bundle "$BUNDLE" d
+    is "$status" 1
+    contains "$output" "understand /etc/tns-shim/config.toml: line 2: "
+    is "$(plain state c | jq -r .status)" running
+    plain exec c true
+  done
+  plain kill c KILL
+  plain delete --force c
+  [[ ! -e $STATE/c ]] || fail "$(ls "$STATE")"
+}
