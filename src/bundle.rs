@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 pub use file::{Config, LARGEST, declares_time};
 
 use crate::json::{self, Found, Splice};
-use crate::settings::{self, Annotations};
+use crate::settings::{self, Annotations, Settings};
+use crate::text::printable;
 use crate::timens::Offsets;
 
 /// The element that declares a time namespace of the container's own, as the OCI runtime specification has it.
@@ -94,20 +95,22 @@ impl<'a> Reading<'a> {
         read(text).unwrap_or_else(|_| not_understood("it is not JSON"))
     }
 
-    /// The container's own annotations about time; none where config.json is not understood.
+    /// The container's own annotations about time, as far as the settings honour them; none where config.json is not
+    /// understood.
     ///
     /// # Errors
     /// One is there twice, is no text, or is not understood.
-    pub fn annotations(&self) -> Result<Annotations> {
+    pub fn annotations(&self, settings: &Settings) -> Result<Annotations> {
         let pairs = self.annotations.and_then(|object| json::members_with_prefix(object, settings::ANNOTATIONS).ok());
         let mut texts: Vec<(String, Cow<'_, str>)> = Vec::new();
         for (name, value) in pairs.unwrap_or_default() {
-            ensure!(texts.iter().all(|(other, _)| *other != name), "the annotation {name} is in config.json twice");
+            let shown = printable(&name, 128);
+            ensure!(texts.iter().all(|(other, _)| *other != name), "the annotation {shown} is in config.json twice");
             let value =
-                json::string(value).with_context(|| format!("the annotation {name} in config.json is no text"))?;
+                json::string(value).with_context(|| format!("the annotation {shown} in config.json is no text"))?;
             texts.push((name, value));
         }
-        Annotations::of(texts.iter().map(|(name, value)| (name.as_str(), value.as_ref())))
+        Annotations::of(texts.iter().map(|(name, value)| (name.as_str(), value.as_ref())), settings)
     }
 
     /// Makes it declare a time namespace of the container's own whose clocks are ahead of the initial one's by `offsets`;
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn annotations_are_the_container_s_own() {
-        let annotations = |text: &str| read(text).unwrap().annotations();
+        let annotations = |text: &str| read(text).unwrap().annotations(&Settings::default());
         let some = r#"{"annotations":{"org.tns-shim.mode":"private","io.x":"y"},"linux":{}}"#;
         assert_eq!(annotations(some).unwrap().mode, Some(settings::Mode::Private));
         for none in [

@@ -3,6 +3,7 @@
 //! annotations in its config.json, which win over the file.
 
 mod file;
+mod honoured;
 
 use std::path::PathBuf;
 
@@ -12,9 +13,11 @@ use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
 
 use crate::clocks::{Clocks, Here};
+use crate::text::printable;
 use crate::timens::Offsets;
 
 pub use file::{log_to, path, runtime, trouble};
+pub use honoured::{Honoured, Name, Rule};
 
 /// The file. What it does not say is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -32,6 +35,8 @@ pub struct Settings {
     pub restore: RestoreSettings,
     /// Where warnings and refusals go besides the log that the engine asks for.
     pub log: Option<LogTo>,
+    /// Which annotations of a container are honoured.
+    pub annotations: Option<Honoured>,
 }
 
 /// The keys `checkpoint.*` of the file.
@@ -102,6 +107,12 @@ pub enum RestoredClocks {
     HostForce,
 }
 
+impl RestoredClocks {
+    fn is_forced(self) -> bool {
+        self == Self::HostForce
+    }
+}
+
 /// `restore.mixed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,15 +152,23 @@ pub struct Annotations {
 }
 
 impl Annotations {
-    /// From those annotations of a container whose names begin with [`ANNOTATIONS`].
+    /// From those annotations of a container whose names begin with [`ANNOTATIONS`], as far as the settings honour them: one
+    /// that they do not is a warning.
     ///
     /// # Errors
     /// A name or a value is unknown, or two contradict each other; the message names it.
-    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, settings: &Settings) -> Result<Self> {
         let mut annotations = Self::default();
         for (name, value) in pairs {
+            let key = name.strip_prefix(ANNOTATIONS).unwrap_or(name);
+            let name = printable(name, 128);
+            if let Some(why) = settings.lock_on(key, value) {
+                let value = printable(value, 128);
+                log::warn!("the annotation {name} in config.json, {value}, is not honoured: {why}");
+                continue;
+            }
             let mut set = || -> Result<()> {
-                match name.strip_prefix(ANNOTATIONS).unwrap_or(name) {
+                match key {
                     "mode" => annotations.mode = Some(parse(value)?),
                     "uptime" => annotations.uptime = Some(parse(value)?),
                     "restore.clocks" => annotations.restore_clocks = Some(parse(value)?),
@@ -180,7 +199,8 @@ impl Annotations {
 
 /// Reads a value by the same rules as in the file.
 fn parse<T: for<'de> Deserialize<'de>>(value: &str) -> Result<T> {
-    T::deserialize(IntoDeserializer::<ValueError>::into_deserializer(value)).map_err(|error| anyhow!(error))
+    T::deserialize(IntoDeserializer::<ValueError>::into_deserializer(value))
+        .map_err(|error| anyhow!(printable(&error.to_string(), 400)))
 }
 
 /// `[-]SECONDS[.FRACTION]` in nanoseconds.
@@ -196,7 +216,7 @@ fn span(value: &str) -> Result<i64> {
         let nanoseconds: i64 = format!("{fraction:0<9}").parse().ok()?;
         seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)?.checked_mul(sign)
     };
-    read().with_context(|| format!("{value} is no time in seconds, such as 3600 or -0.5"))
+    read().with_context(|| format!("{} is no time in seconds, such as 3600 or -0.5", printable(value, 128)))
 }
 
 /// How a new container's clocks shall differ from the host's.
@@ -281,7 +301,7 @@ mod tests {
     }
 
     fn annotated(pairs: &[(&str, &str)]) -> Result<Annotations> {
-        Annotations::of(pairs.iter().copied())
+        Annotations::of(pairs.iter().copied(), &Settings::default())
     }
 
     #[test]
@@ -336,11 +356,14 @@ mod tests {
             (&[("org.tns-shim.restore.clocks", "hsot")], "org.tns-shim.restore.clocks"),
             (&[("org.tns-shim.mdoe", "host")], "org.tns-shim.mdoe"),
             (&[("org.tns-shim.offset.monotonic", "soon")], "soon is no time in seconds"),
+            (&[("org.tns-shim.offset.monotonic", "a\u{1b}[2J\nb")], "a\\u{1b}[2J\\nb is no time"),
+            (&[("org.tns-shim.mode", "a\u{1b}[2J\nb")], "unknown variant `a\\u{1b}[2J\\nb`"),
+            (&[("org.tns-shim.\u{1b}[2J", "x")], "org.tns-shim.\\u{1b}[2J"),
             (&[("org.tns-shim.uptime", "zero"), ("org.tns-shim.offset.boottime", "1")], "leave one of them out"),
             (&[("org.tns-shim.mode", "host"), ("org.tns-shim.uptime", "zero")], "leave one of them out"),
         ] {
             let error = format!("{:#}", annotated(pairs).unwrap_err());
-            assert!(error.contains(named), "{error}");
+            assert!(error.contains(named) && !error.contains(char::is_control), "{error:?}");
         }
     }
 }

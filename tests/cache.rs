@@ -125,9 +125,9 @@ fn two_names_of_one_file_are_remembered_apart() {
 
 /// What goes wrong with the next questions, one each.
 fn trouble(world: &World, wrong: &[&str]) {
-    let lines: String =
-        (0..world.questions()).map(|_| "none").chain(wrong.iter().copied()).map(|line| format!("{line}\n")).collect();
-    fs::write(world.path(format!("bin/{}.trouble", world.runtime().file_name().unwrap().display())), lines).unwrap();
+    let lines: Vec<&str> = std::iter::repeat_n("none", world.questions()).chain(wrong.iter().copied()).collect();
+    let runtime = world.runtime();
+    fs::write(runtime.with_extension("trouble"), lines.join("\n") + "\n").unwrap();
 }
 
 #[test]

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::{Verdict, print, table};
 use crate::bundle::{self, Reading};
 use crate::files::{self, Links};
-use crate::settings::{self, Annotations, Settings, Wanted};
+use crate::settings::{self, Annotations, Honoured, Rule, Settings, Wanted};
+use crate::text::printable;
 
 #[derive(Serialize)]
 struct Report {
@@ -31,19 +32,19 @@ struct Setting {
 
 pub(super) fn run(bundle: Option<&Path>, json: bool) -> Result<Verdict> {
     let file = Settings::read()?;
-    let annotations = bundle.map_or(Ok(Annotations::default()), annotations_of)?;
+    let annotations = bundle.map_or(Ok(Annotations::default()), |bundle| annotations_of(bundle, &file))?;
     let report =
         Report { file: settings::path(), trouble: settings::trouble(), settings: in_force(&file, annotations)? };
     print(&report, json, text)?;
     Ok(Verdict::Good)
 }
 
-fn annotations_of(folder: &Path) -> Result<Annotations> {
+fn annotations_of(folder: &Path, file: &Settings) -> Result<Annotations> {
     let path = folder.join("config.json");
     let text = files::read(&path, Links::Follow, bundle::LARGEST)
         .and_then(|text| text.ok_or(io::ErrorKind::NotFound.into()))
         .with_context(|| format!("read {}", path.display()))?;
-    Reading::of(&text).annotations()
+    Reading::of(&text).annotations(file)
 }
 
 fn in_force(file: &Settings, annotations: Annotations) -> Result<Vec<Setting>> {
@@ -56,7 +57,7 @@ fn in_force(file: &Settings, annotations: Annotations) -> Result<Vec<Setting>> {
     let setting = |key, value: Result<String>, annotated, in_file| -> Result<Setting> {
         Ok(Setting { key, value: value?, source: source(annotated, in_file) })
     };
-    let runtime = file.runtime.as_ref().map(|path| path.display().to_string());
+    let runtime = file.runtime.as_ref().map(|path| printable(&path.to_string_lossy(), 1024));
     let uptime = annotations.uptime.or(file.uptime).unwrap_or_default();
     Ok(vec![
         setting(
@@ -77,6 +78,7 @@ fn in_force(file: &Settings, annotations: Annotations) -> Result<Vec<Setting>> {
             file.restore.clocks.is_some(),
         )?,
         setting("restore.mixed", word(&wanted.restore.mixed), false, file.restore.mixed.is_some())?,
+        setting("annotations", honoured(file.annotations.as_ref()), false, file.annotations.is_some())?,
         setting("log", word(&file.log.unwrap_or_default()), false, file.log.is_some())?,
     ])
 }
@@ -89,6 +91,15 @@ fn seconds(nanoseconds: i64) -> String {
 fn word(value: &impl Serialize) -> Result<String> {
     let value = serde_json::to_value(value)?;
     value.as_str().map(str::to_owned).context("a setting that is no word")
+}
+
+/// The rule, or the names.
+fn honoured(honoured: Option<&Honoured>) -> Result<String> {
+    match honoured {
+        None => word(&Rule::default()),
+        Some(Honoured::By(rule)) => word(rule),
+        Some(Honoured::Only(names)) => Ok(names.iter().map(word).collect::<Result<Vec<_>>>()?.join(", ")),
+    }
 }
 
 fn source(annotated: bool, in_file: bool) -> &'static str {

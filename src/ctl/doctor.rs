@@ -13,7 +13,7 @@ use crate::bundle::{Declared, PidNamespace, View};
 use crate::decision::{self, Action, ConfigFacts, Decision};
 use crate::runtime::abilities::{self, Abilities};
 use crate::runtime::criu;
-use crate::settings::{Annotations, Settings, Wanted};
+use crate::settings::{self, Annotations, Settings, Wanted};
 use crate::timens::{self, Kernel, Offsets};
 
 #[derive(Serialize)]
@@ -21,7 +21,8 @@ struct Report {
     kernel: KernelReport,
     runtime: RuntimeReport,
     criu: CriuReport,
-    /// `declare`, `emulate` or `pass`: what happens to a new container.
+    settings: SettingsReport,
+    /// `declare`, `emulate`, `pass` or `refuse`: what happens to a new container.
     mode: &'static str,
     reason: String,
 }
@@ -46,6 +47,15 @@ struct RuntimeReport {
     declares: bool,
     /// Who makes exec enter PID 1's namespace.
     exec: &'static str,
+    /// Why it does not tell what it can, if it does not; then this is what it is taken for.
+    trouble: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SettingsReport {
+    file: Option<PathBuf>,
+    /// Why they do not hold, if they do not.
+    trouble: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -57,12 +67,20 @@ struct CriuReport {
 
 pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
     let binary = super::runtime(runtime)?;
-    let abilities = abilities::probe(&binary.path)?;
+    let (abilities, trouble) = match abilities::probe(&binary.path) {
+        Ok(abilities) => (abilities, None),
+        Err(error) => (Abilities::of_the_oldest(&binary.path), Some(format!("{error:#}"))),
+    };
     let criu = look_at_criu();
     // Last, because it leaves this process in a new namespace.
     let kernel = kernel();
-    let Decision { action, reason, .. } = new_container(&kernel, abilities, &Settings::read()?);
+    let settings = Settings::read().map_err(|error| format!("{error:#}"));
+    let Decision { action, reason, .. } = match &settings {
+        Ok(settings) => new_container(&kernel, abilities, settings),
+        Err(mistake) => Decision { action: Action::Refuse, reason: mistake.clone().into(), hindered: false },
+    };
     let mode = match action {
+        Action::Refuse => "refuse",
         Action::Declare { .. } => "declare",
         Action::Emulate { .. } => "emulate",
         _ => "pass",
@@ -74,10 +92,11 @@ pub(super) fn run(runtime: Option<&Path>, json: bool) -> Result<Verdict> {
         (false, true) => "the runtime where the container's saved configuration lists the namespace, else the shim",
         (false, false) => "the shim",
     };
-    let runtime = RuntimeReport { path: binary.path, abilities, declares: abilities.declares(), exec };
-    let report = Report { kernel, runtime, criu, mode, reason: reason.into_owned() };
+    let runtime = RuntimeReport { path: binary.path, abilities, declares: abilities.declares(), exec, trouble };
+    let settings = SettingsReport { file: settings::path(), trouble: settings::trouble() };
+    let report = Report { kernel, runtime, criu, settings, mode, reason: reason.into_owned() };
     print(&report, json, text)?;
-    Ok(if report.mode == "pass" { Verdict::Bad } else { Verdict::Good })
+    Ok(if matches!(report.mode, "pass" | "refuse") { Verdict::Bad } else { Verdict::Good })
 }
 
 /// The decision about a container that says nothing of time namespaces itself.
@@ -111,7 +130,7 @@ fn look_at_criu() -> CriuReport {
 }
 
 fn text(report: &Report) -> String {
-    let Report { kernel, runtime, criu, mode, reason } = report;
+    let Report { kernel, runtime, criu, settings, mode, reason } = report;
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let row = |what: &str, value: String| [what.to_owned(), value];
     let mut rows = vec![
@@ -131,11 +150,17 @@ fn text(report: &Report) -> String {
     }
     rows.extend([
         row("runtime", format!("{} ({})", runtime.path.display(), runtime.abilities)),
+        row(
+            "  tells what it can",
+            runtime.trouble.as_ref().map_or("yes".to_owned(), |trouble| format!("no: {trouble}")),
+        ),
         row("  features lists time", yes_no(runtime.abilities.lists_time)),
         row("  makes declared ones", yes_no(runtime.declares)),
         row("  exec is made to join by", runtime.exec.to_owned()),
         row("CRIU", criu.version.clone().unwrap_or_else(|| "none in PATH: no checkpoint, no restore".to_owned())),
         row("  time namespaces", yes_no(criu.time_namespaces)),
+        row("settings", settings.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string())),
+        row("  hold", settings.trouble.map_or("yes".to_owned(), |trouble| format!("no: {trouble}"))),
         row("new containers", format!("{mode}: {reason}")),
     ]);
     table::aligned(&rows)

@@ -56,7 +56,8 @@ pub(super) fn precreate(runtime: Option<&Path>) -> Result<Verdict> {
 
 /// What is to be changed in config.json. An error if the container must not start.
 fn change(reading: &Reading<'_>, runtime: Option<&Path>) -> Result<Vec<Splice>> {
-    let Wanted { mode, shift, .. } = Wanted::of(&Settings::read()?, reading.annotations()?);
+    let settings = Settings::read()?;
+    let Wanted { mode, shift, .. } = Wanted::of(&settings, reading.annotations(&settings)?);
     let candidates = candidates(runtime)?;
     let kernel = Kernel::try_out();
     let decision = decision::create_by_hook(&candidates, |runtime| ConfigFacts {

@@ -38,12 +38,13 @@ impl Bundle {
     }
 
     pub(super) fn asked(&self) -> Result<Asked<'_>> {
+        let settings = Settings::read()?;
         let file = self.config.as_ref().map(|config| (config, config.reading()));
         let (view, annotations) = match &file {
-            Some((_, reading)) => (reading.view, reading.annotations()?),
+            Some((_, reading)) => (reading.view, reading.annotations(&settings)?),
             None => (self.otherwise, Annotations::default()),
         };
-        Ok(Asked { file, view, wanted: Wanted::of(&Settings::read()?, annotations) })
+        Ok(Asked { file, view, wanted: Wanted::of(&settings, annotations) })
     }
 }
 

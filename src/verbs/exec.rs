@@ -63,8 +63,9 @@ fn pin(call: &Call<'_>, state: Option<&State>) -> Result<()> {
 fn is_private(state: Option<&State>) -> Result<bool> {
     let name = format!("{}mode", settings::ANNOTATIONS);
     let own = state.and_then(|state| state.annotation(&name));
-    let annotations = Annotations::of(own.iter().map(|value| (name.as_str(), value.as_str())))?;
-    Ok(Wanted::of(&Settings::read_or_default(), annotations).mode == Mode::Private)
+    let settings = Settings::read_or_default();
+    let annotations = Annotations::of(own.iter().map(|value| (name.as_str(), value.as_str())), &settings)?;
+    Ok(Wanted::of(&settings, annotations).mode == Mode::Private)
 }
 
 fn look(call: &Call<'_>, found: &mut Found) -> Result<InitFacts> {
