@@ -163,17 +163,31 @@ pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
         unsafe { libc::sigpending(&raw mut pending) == 0 && libc::sigismember(&raw const pending, libc::SIGCHLD) == 1 }
     };
     let before = is_pending();
-    // SAFETY: takes integers; nobody handles the signal here.
-    let disposition = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    let is_ignored = || {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: only asks; the action is read if it was written.
+        unsafe {
+            libc::sigaction(libc::SIGCHLD, std::ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        }
+    };
+    // Not where it is at its default, because to set that takes a pending signal away.
+    let was_ignored = is_ignored();
+    let dispose = |how| {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(libc::SIGCHLD, how) };
+    };
+    if was_ignored {
+        dispose(libc::SIG_DFL);
+    }
     let result = children();
     if !before && is_pending() {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the set and the time are valid and local, and nothing is to be told about the signal.
         unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now) };
     }
-    if disposition != libc::SIG_ERR {
-        // SAFETY: it is what it was: after execve, the default one or to ignore.
-        unsafe { libc::signal(libc::SIGCHLD, disposition) };
+    if was_ignored {
+        dispose(libc::SIG_IGN);
     }
     result
 }

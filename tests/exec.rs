@@ -171,7 +171,7 @@ fn a_private_container_is_not_split_whatever_stands_in_the_way() {
     assert!(said.contains("mode = \"private\"") && said.contains("enter a time namespace"), "{said}");
     container.assert_entered(&container.call().go());
 
-    settings("mode = \"private\"\n");
+    settings("mode = \"private\"\nannotations = [\"mode\"]\n");
     labelled("auto");
     container.assert_left_alone(&call().go(), "enter a time namespace");
     container.write_state("{}");

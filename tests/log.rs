@@ -241,7 +241,13 @@ fn a_runtime_that_cannot_be_executed_is_an_error_that_names_it() {
 fn a_wrong_setting_is_an_error_that_names_the_key_and_its_line() {
     let Some(world) = World::new(RUNC_1_3) else { return };
     fs::write(world.path("etc/tns-shim/config.toml"), "\nruntmie = \"runc\"\n").unwrap();
-    assert_error(&world, |run| run.called("tns-shim"), &["config.toml", "line 2", "runtmie"]);
+    with_log(&world, false, true, "create c1").called("tns-shim").go().assert_refused();
+    let entries = entries(&world);
+    let [(level, message)] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!(level, "error");
+    for part in ["config.toml", "line 2", "runtmie"] {
+        assert!(message.contains(part), "{message:?} has no {part:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ fuzz_target!(|input: &str| {
     let (file, annotations) = input.split_once("---\n").unwrap_or((input, ""));
     let settings = toml::from_str::<Settings>(file).unwrap_or_default();
     let pairs: Vec<(&str, &str)> = annotations.lines().filter_map(|line| line.split_once('=')).collect();
-    match Annotations::of(pairs.iter().copied()) {
+    match Annotations::of(pairs.iter().copied(), &settings) {
         Ok(annotations) => {
             let wanted = Wanted::of(&settings, annotations);
             assert!(annotations.mode.is_none_or(|mode| mode == wanted.mode));
@@ -25,7 +25,7 @@ fuzz_target!(|input: &str| {
             let names: std::collections::BTreeSet<_> = pairs.iter().map(|(name, _)| name).collect();
             let is_full = |name: &&&str| name.starts_with(tns_shim::settings::ANNOTATIONS);
             if names.len() == pairs.len() && names.iter().all(|name| is_full(&name)) {
-                assert_eq!(Annotations::of(pairs.iter().rev().copied()).unwrap(), annotations);
+                assert_eq!(Annotations::of(pairs.iter().rev().copied(), &settings).unwrap(), annotations);
             }
         }
         Err(error) => assert!(format!("{error:#}").contains("config.json")),

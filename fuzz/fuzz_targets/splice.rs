@@ -11,6 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Deserializer, Value, json};
 use tns_shim::bundle::{Declared, Reading, View};
 use tns_shim::json::{Splice, pieces};
+use tns_shim::settings::Settings;
 use tns_shim::timens::Offsets;
 
 const WHY: &str = "a reason with \"quotes\" and a \\";
@@ -55,7 +56,7 @@ fuzz_target!(|input: &[u8]| {
     let offsets =
         Offsets { monotonic_ns: i64::from(*how as i8) * 300_000_001, boottime_ns: i64::from(*how) << (*how % 56) };
     let reading = Reading::of(text);
-    let _ = reading.annotations();
+    let _ = reading.annotations(&Settings::default());
     let changes = [reading.declare(None), reading.declare(Some(offsets)), reading.undeclare(), reading.refuse(WHY)];
     let View::Understood { declared, .. } = reading.view else {
         assert!(changes.iter().all(Vec::is_empty));

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use log::Level;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -185,10 +186,12 @@ pub fn of(binary: &Binary) -> Abilities {
         Ok(abilities) => abilities,
         Err(error) => {
             let oldest = Abilities::of_the_oldest(&binary.path);
-            log::warn!(
-                "{} does not tell what it can, so it is taken for {oldest}, the oldest: {error:#}",
-                binary.path.display()
-            );
+            let path = binary.path.display();
+            let text = format!("{path} does not tell what it can, so it is taken for {oldest}, the oldest: {error:#}");
+            // What cannot be executed at all will be the error.
+            let is_none = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            let is_none = is_none.is_some_and(|errno| [libc::ENOEXEC, libc::EACCES, libc::ENOENT].contains(&errno));
+            log::log!(if is_none { Level::Debug } else { Level::Warn }, "{text}");
             return oldest;
         }
     };

@@ -82,11 +82,14 @@ pub fn runtime() -> Option<PathBuf> {
             log::debug!("{why}");
             None
         }
-        Found::Mistaken { error, runtime: None } => {
-            log::warn!("{error}; it names no runtime that can be read");
-            None
-        }
         Found::Mistaken { runtime, .. } => runtime.clone(),
+    }
+}
+
+/// Says in the log that not even the setting `runtime` can be read, for a call that goes on all the same.
+pub fn warn_of_lost_runtime() {
+    if let Found::Mistaken { error, runtime: None } = found() {
+        log::warn!("{error}; no runtime can be read from it either");
     }
 }
 

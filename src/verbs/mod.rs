@@ -19,7 +19,7 @@ use crate::decision::{Action, Decision};
 use crate::invocation::{Invocation, Operands, Verb};
 use crate::runtime::abilities::{self, Abilities};
 use crate::runtime::{Binary, handover, locate};
-use crate::system_log;
+use crate::{settings, system_log};
 
 /// Everything a verb needs: what was asked, and of which runtime.
 struct Call<'a> {
@@ -37,6 +37,9 @@ pub fn dispatch(invocation: &Invocation<'_>) -> Result<u8> {
     handover::ensure_end()?;
     let argv0 = invocation.args.first().map_or(&b"tns-shim"[..], |argv0| argv0.to_bytes());
     let binary = locate::runtime(OsStr::from_bytes(argv0))?;
+    if matches!(invocation.verb, Verb::Other | Verb::Exec) {
+        settings::warn_of_lost_runtime();
+    }
     if invocation.verb == Verb::Other {
         return pass(&binary, invocation);
     }

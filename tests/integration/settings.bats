@@ -220,6 +220,21 @@ END
   contains "$output" "org.tns-shim.mdoe"
 }
 
+@test "an annotation does not take back what the settings ask for by name, unless they say so" {
+  settings 'mode = "private"'
+  annotate mode host
+  shim --log "$WORK/log" --log-format json run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
+  isnt "$(ns_of "$(pid_of c)")" "$HOST_NS"
+  contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" 'the annotation org.tns-shim.mode in config.json, host, is not honoured: the settings say mode = "private"'
+  settings 'mode = "private"' 'annotations = ["mode"]'
+  start shim d
+  is "$(ns_of "$(pid_of d)")" "$HOST_NS"
+  settings 'annotations = "none"'
+  annotate mode nonsense
+  start shim e
+  isnt "$(ns_of "$(pid_of e)")" "$HOST_NS"
+}
+
 @test "a mistake in the settings stops new containers, and no command to one that runs" {
   start shim c
   # As plain tns-shim: the runtime, too, is in the file.
