@@ -150,6 +150,35 @@ mounts() { cut -d' ' -f3- /proc/self/mountinfo | sort; }
   is "$(snapshot "$WORK/image")" "$before"
 }
 
+@test "a step towards the view that cannot be made: refused, or done with a warning; nobody else sees a mount, the image stays" {
+  needs_criu
+  start shim c
+  checkpoint shim c image
+  annotate host
+  mkdir -p "$WORK/work"
+  image=$(snapshot "$WORK/image") mounts=$(mounts)
+  without() { # without CALL:ERROR:WHEN
+    rm -f "$WORK/log"
+    run strace -qq -o "$WORK/trace" -e trace="${1%%:*}" -e inject="$1" -- "$SHIM" --root "$STATE" --log "$WORK/log" --log-format json \
+      restore --detach --image-path "$WORK/image" --work-path "$WORK/work" --bundle "$BUNDLE" c </dev/null
+    is "$(snapshot "$WORK/image")" "$image"
+    is "$(mounts)" "$mounts"
+  }
+  for step in open_tree:error=ENOSYS mount:error=ENODEV:when=2 mount:error=EINVAL:when=1 move_mount:error=EPERM:when=2; do
+    without "$step"
+    isnt "$status" 0
+    contains "$(cat "$WORK/log")" "CRIU cannot be shown the checkpoint image without its clocks"
+  done
+  # Before Linux 5.15 a mount does not get back into its group.
+  for step in move_mount:error=EINVAL:when=1 move_mount:error=EINVAL:when=3; do
+    without "$step"
+    is "$status" 0
+    contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "group"
+    on_host_time c 2
+    bare delete --force c
+  done
+}
+
 @test "what the runtime would put into the view, where nobody finds it, is refused" {
   needs_criu
   make_mixed image
