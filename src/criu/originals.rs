@@ -7,7 +7,7 @@
 //! checkpoints can have equal ones. The clocks, in nanoseconds, differ.
 //!
 //! The first release kept the inventory only, and changed images at restore. Its originals count if the inventory is
-//! unique, if the image lacks what every checkpoint has, or if they are not older than the checkpoint.
+//! unique, if the image lacks what every checkpoint has, or if the checkpoint is not younger than they are.
 //!
 //! All new files are written before the first one takes its place; from then on, whatever interrupts this leaves for every
 //! file the old or the new one, and the next change or undo goes on from there. A file that is changed again keeps its
@@ -100,12 +100,15 @@ fn are_current(images: &Images, source: &impl Source) -> Result<bool> {
     if file(source, INVENTORY_NAME)?.is_none_or(|now| now.bytes != copy.bytes) {
         return Ok(false);
     }
+    // CRIU dumps the clocks of such a first process into this file, so the image is still one that was changed. Another copy of
+    // clocks is then a left-over, of which the first release did not know.
+    if images.first().time() == images.criu && file(source, TIMENS_OF_CRIU)?.is_none() {
+        return Ok(true);
+    }
     if let Some(clocks) = file(source, CLOCKS)? {
         return Ok(clocks_file(images, source)?.is_some_and(|now| now.bytes == clocks.bytes));
     }
-    // CRIU makes no image of the one kind or of the other.
-    let is_held = images.first().time() == images.criu && file(source, TIMENS_OF_CRIU)?.is_none();
-    if images.unique || is_held {
+    if images.unique {
         return Ok(true);
     }
     let pstree = file(source, PSTREE_NAME)?;
