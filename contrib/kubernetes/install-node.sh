@@ -142,14 +142,14 @@ without_ours() {
 version_of() { awk '/^[ \t]*\[/ { exit } /^[ \t]*version[ \t]*=/ { gsub(/[^0-9]/, "", $0); print; exit }' "$1"; }
 
 start() {
-  work=$(mktemp -d)
-  trap 'clean_up' EXIT
   [ -z "$root" ] || [ -d "$root" ] || die "there is no $root"
-  ask --version >/dev/null || die "containerd cannot be run on the node as: $containerd (see CONTAINERD)"
   # What a symbolic link on the node says is meant for the node's root.
   if [ -e "$root$config" ]; then config=$(on_node readlink -f "$config"); fi
   folder=$(dirname "$config")
   dropin=$folder/conf.d/50-tns-shim.toml
+  work=$(mktemp -d)
+  trap 'clean_up' EXIT
+  ask --version >/dev/null || die "containerd cannot be run on the node as: $containerd (see CONTAINERD)"
   if [ -f "$root$config" ]; then
     without_ours "$root$config" >"$work/own"
   else
