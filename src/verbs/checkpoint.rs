@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -81,9 +82,13 @@ fn leave_record(call: &Call<'_>, recorded: Result<Record>) {
     let folder = Path::new(call.operands.image_path.filter(|path| !path.is_empty()).unwrap_or("checkpoint".as_ref()));
     let written = recorded.and_then(|record| {
         // As the runtime makes it.
-        let rights = if call.abilities.kind == Kind::Runc { 0o600 } else { 0o700 };
-        let made = DirBuilder::new().recursive(true).mode(rights).create(folder);
-        made.with_context(|| format!("make {}", folder.display()))?;
+        let runc = call.abilities.kind == Kind::Runc;
+        match DirBuilder::new().recursive(runc).mode(if runc { 0o600 } else { 0o700 }).create(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("make {}", folder.display()));
+            }
+            _ => {}
+        }
         record.write(folder)
     });
     if let Err(error) = written {

@@ -81,7 +81,7 @@ restore_log() {
 @test "the record is where the runtime puts the image, with a relative path and with none" {
   needs_criu
   start shim c
-  mkdir "$WORK/cwd"
+  mkdir -p "$WORK/cwd/relative"
   cd "$WORK/cwd"
   shim checkpoint --image-path relative/deep --work-path "$WORK" --leave-running c
   ls relative/deep/inventory.img relative/deep/tns-shim.json
@@ -102,7 +102,9 @@ restore_log() {
       [[ $(status_of "stopped-$with") != stopped ]] || break
       sleep 0.1
     done
-    mkdir -p "$WORK/w"
+    mkdir -p "$WORK/w" "$WORK/$with"
+    # crun makes no folder above it.
+    "$with" checkpoint --leave-running --image-path "$WORK/$with/a/b" --work-path "$WORK/w" "running-$with" >/dev/null 2>&1 && echo good || echo bad
     for what in created running stopped absent; do
       "$with" checkpoint --image-path "$WORK/$with/$what" --work-path "$WORK/w" "$what-$with" >/dev/null 2>&1 && echo good || echo bad
     done
