@@ -46,6 +46,12 @@ restore() { ctr container restore --live "$1" "checkpoint/$2"; }
 
 cycle() { start "$1" "$2" && checkpoint "$2" probe && remove "$2" && restore "$2" probe; } # cycle bare|shim ID
 
+start_engine() {
+  containerd >>"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
+  echo $! >"$BATS_FILE_TMPDIR/engine.pid"
+  wait_for ctr version
+}
+
 setup_file() {
   install_shim
   export CONTAINERD_ADDRESS=/run/containerd/containerd.sock CONTAINERD_SNAPSHOTTER=native
@@ -53,14 +59,12 @@ setup_file() {
   # Kubernetes' plugin needs more than there is here: the next test but this one looks at its configuration.
   echo 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]' |
     cat - "$CONTRIB/containerd/config-v2.toml" >/etc/containerd/config.toml
-  containerd >"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
-  echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
-  wait_for ctr version
+  start_engine
   make_image "$BATS_FILE_TMPDIR/image.tar" "$IMAGE"
   ctr image import --no-unpack "$BATS_FILE_TMPDIR/image.tar" >/dev/null
 }
 
-teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"; }
+teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 
 @test "the configuration files, of version 2 and 3, are what containerd reads" {
   for version in 2 3; do

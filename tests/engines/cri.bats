@@ -71,6 +71,12 @@ handlers() {
 END
 }
 
+start_engine() {
+  containerd >>"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
+  echo $! >"$BATS_FILE_TMPDIR/engine.pid"
+  wait_for cri Version
+}
+
 setup_file() {
   install_shim
   # That limit may be set in a user namespace.
@@ -80,9 +86,7 @@ exec unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_time_names
 END
   chmod 755 "$SHIM_PATH-none"
   configure
-  containerd >"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
-  echo $! >"$BATS_FILE_TMPDIR/containerd.pid"
-  wait_for cri Version
+  start_engine
   read -r type size < <(load_image)
   /tns/engines/registry 5000 "$type" "$size" >/dev/null 2>&1 3>&- 4>&- &
   echo $! >"$BATS_FILE_TMPDIR/registry.pid"
@@ -90,7 +94,7 @@ END
 
 teardown_file() {
   stop_daemon "$BATS_FILE_TMPDIR/registry.pid"
-  stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"
+  stop_daemon "$BATS_FILE_TMPDIR/engine.pid"
 }
 
 @test "a pod: sandbox and container in time namespaces of their own, exec in the container's; stopped, removed" {

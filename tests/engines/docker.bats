@@ -31,6 +31,12 @@ cycle() { # cycle bare|shim ID [NETWORK]
   NETWORK=${3:-host} start "$1" "$2" && docker checkpoint create "$2" probe && restore "$2" probe
 }
 
+start_engine() {
+  dockerd >>"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
+  echo $! >"$BATS_FILE_TMPDIR/engine.pid"
+  wait_for docker version
+}
+
 setup_file() {
   install_shim
   mkdir -p /etc/docker
@@ -39,14 +45,12 @@ setup_file() {
     "default-runtime": "tns-shim", "data-root": "/run/docker-root", "storage-driver": "vfs", bridge: "none", iptables: false,
     ip6tables: false, "exec-opts": ["native.cgroupdriver=cgroupfs"]} | .runtimes.crun = {path: $crun}' \
     "$CONTRIB/docker/daemon.json" >/etc/docker/daemon.json
-  dockerd >"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
-  echo $! >"$BATS_FILE_TMPDIR/dockerd.pid"
-  wait_for docker version
+  start_engine
   make_image "$BATS_FILE_TMPDIR/image.tar"
   docker load --quiet --input "$BATS_FILE_TMPDIR/image.tar"
 }
 
-teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/dockerd.pid"; }
+teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 
 @test "docker info: the runtimes, the default one, and what they can" {
   is "$(docker info --format '{{.DefaultRuntime}}')" tns-shim

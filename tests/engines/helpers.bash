@@ -3,7 +3,7 @@
 # without residue. TNS_RUNTIME is the runtime that the engine is given, bare and behind the shim.
 #
 # A test file defines, in the words of its engine: `bare` and `shim` (the engine's command with that runtime for what it
-# starts), `start`, `pid_of`, `in_container`, and `remove_all`.
+# starts), `start`, `pid_of`, `in_container`, and `remove_all`; `start_engine` where there is a daemon.
 # shellcheck disable=SC2034,SC2119,SC2120  # The test files read what is set here, and call with arguments what takes some.
 
 load ../integration/helpers
@@ -55,6 +55,8 @@ make_image() { # make_image FILE [NAME]
 
 setup() {
   tell_of_second_try
+  # A daemon that a test has brought down.
+  if [[ -e $BATS_FILE_TMPDIR/engine.pid && ! -d /proc/$(<"$BATS_FILE_TMPDIR/engine.pid") ]]; then start_engine; fi
   note_what_is_there
   WORK=$(mktemp -d /tmp/tns.XXXXXX)
   # For what is asked of the runtime itself.
