@@ -6,6 +6,8 @@
 
 #[path = "common/handmade.rs"]
 mod handmade;
+#[path = "common/skip.rs"]
+mod skip;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -247,7 +249,7 @@ fn a_repair_reaches_the_disk_in_an_order_from_which_there_is_always_a_way_on() {
         .arg(&folder.0)
         .output();
     let Ok(output) = traced else {
-        eprintln!("skipped: strace is needed to see what reaches the disk");
+        skip::skip::<()>("strace is needed to see what reaches the disk");
         return;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

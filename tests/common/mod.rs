@@ -8,18 +8,19 @@
 #![allow(dead_code, unused_imports, clippy::missing_panics_doc)]
 
 mod run;
+mod skip;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::thread;
 
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 pub use run::{Outcome, Report, Run, own_time_namespace, step, wait};
+pub use skip::skip;
 
 /// What the stand-in plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,19 +169,6 @@ impl World {
             assert_eq!(report.bytes("argv0"), [self.runtime().as_os_str().as_bytes()], "{shown:?}");
         }
     }
-}
-
-/// Says why a test does nothing here. libtest knows of no such end and counts it as passed, so that whoever counts otherwise (see
-/// tests/unit) gives a folder for the reasons, one file a test.
-#[allow(clippy::unnecessary_wraps)]
-pub fn skip<T>(why: &str) -> Option<T> {
-    eprintln!("skipped: {why}");
-    if let Some(folder) = std::env::var_os("TNS_SKIPPED") {
-        let program = std::env::current_exe().unwrap();
-        let name = format!("{}::{}", program.file_name().unwrap().display(), thread::current().name().unwrap());
-        fs::write(Path::new(&folder).join(name), format!("{why}\n")).unwrap();
-    }
-    None
 }
 
 /// Copies a program in a process of its own: a child forked meanwhile by another test would hold the new file open for
