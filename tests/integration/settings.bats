@@ -245,7 +245,7 @@ END
     is "$status" 1
     contains "$output" "understand /etc/tns-shim/config.toml: line 2: "
     is "$(plain state c | jq -r .status)" running
-    plain exec c true
+    isnt "$(plain exec c cat /proc/uptime)" ""
   done
   plain kill c KILL
   plain delete --force c
