@@ -21,7 +21,7 @@ SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/i
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
 
-.PHONY: build install uninstall demo check unit integration lint fuzz bench clean
+.PHONY: build install uninstall demo check unit integration stress lint fuzz bench clean
 
 build:
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
@@ -60,6 +60,11 @@ unit:
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
 integration: build
 	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
+
+# What takes too long for every change: an end or an error at every single system call, and thousands of containers. About
+# an hour; ONLY=debian-13/load-runc TNS_LOAD_CONTAINERS=200 for less, see tests/load/load.bats.
+stress: build
+	TNS_STRESS=1 TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 lint:
 	$(CARGO) fmt --check
