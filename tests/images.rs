@@ -248,6 +248,23 @@ fn an_interrupted_repair_is_gone_on_with_or_undone() {
 }
 
 #[test]
+fn an_undo_that_was_interrupted_at_its_end_is_gone_on_with() {
+    let (_temporary, folder) = mixed();
+    let before = snapshot(&folder);
+    mend(&folder).unwrap();
+    // All originals are back by then, and what says whose they were is still there.
+    for name in originals::names(&folder).unwrap() {
+        fs::rename(folder.path(&format!("{name}.tns-orig")), folder.path(&name)).unwrap();
+    }
+    assert_ne!(snapshot(&folder), before);
+    let images = Images::read(&folder).unwrap();
+    assert!(originals::undo(&folder, &images, true).unwrap().is_empty());
+    assert_ne!(snapshot(&folder), before);
+    assert!(originals::undo(&folder, &images, false).unwrap().is_empty());
+    assert_eq!(snapshot(&folder), before);
+}
+
+#[test]
 fn a_link_is_not_replaced() {
     let (_temporary, folder) = mixed();
     fs::rename(folder.path("ids-300.img"), folder.path("elsewhere")).unwrap();

@@ -288,6 +288,10 @@ pub fn has(images: &Images, source: &impl Source, name: &str) -> Result<bool> {
 pub fn undo(folder: &Folder, images: &Images, dry_run: bool) -> Result<Vec<String>> {
     let names = names(folder)?;
     if names.is_empty() {
+        // What a repair or an undo that was interrupted may have left tells of originals, and there are none.
+        if !dry_run {
+            forget(folder)?;
+        }
         return Ok(names);
     }
     if !are_current(images, folder)? {
@@ -308,11 +312,21 @@ pub fn undo(folder: &Folder, images: &Images, dry_run: bool) -> Result<Vec<Strin
         for name in &names {
             put_back(folder, name)?;
         }
-        remove(folder, &original(INVENTORY_NAME))?;
-        remove(folder, CLOCKS)?;
-        sync(folder)?;
+        forget(folder)?;
     }
     Ok(names)
+}
+
+/// Takes away what says which checkpoint the originals are of. Where there is nothing, nothing is written: the folder may be
+/// one that cannot be.
+fn forget(folder: &Folder) -> Result<()> {
+    let names = [original(INVENTORY_NAME), CLOCKS.to_owned()];
+    let there: Vec<_> = names.iter().filter(|name| fs::symlink_metadata(folder.path(name)).is_ok()).collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    there.into_iter().try_for_each(|name| remove(folder, name))?;
+    sync(folder)
 }
 
 fn put_back(folder: &Folder, name: &str) -> Result<()> {
