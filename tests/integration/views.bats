@@ -169,14 +169,15 @@ mounts() { cut -d' ' -f3- /proc/self/mountinfo | sort; }
     isnt "$status" 0
     contains "$(cat "$WORK/log")" "CRIU cannot be shown the checkpoint image without its clocks"
   done
-  # Before Linux 5.15 a mount does not get back into its group.
-  for step in move_mount:error=EINVAL:when=1 move_mount:error=EINVAL:when=3; do
-    without "$step"
-    is "$status" 0
-    contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "group"
-    on_host_time c 2
-    bare delete --force c
-  done
+  # Before Linux 5.15 a mount does not get back into its group: known beforehand.
+  without move_mount:error=EINVAL:when=1
+  is "$status" 0
+  contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "this kernel cannot give a mount back its group"
+  on_host_time c 2
+  bare delete --force c
+  # Or against all expectation. CRIU copies groups itself by now, and may not take what has none.
+  without move_mount:error=EINVAL:when=3
+  contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "back into its group"
 }
 
 @test "what the runtime would put into the view, where nobody finds it, is refused" {
