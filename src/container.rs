@@ -9,7 +9,7 @@
 //! that it names: root's runtime works on another user's containers. All that it can make the shim do besides is to read the
 //! start time of a process, and to enter that one's time namespace.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -71,22 +71,29 @@ pub fn folder(kind: Kind, root: Option<&OsStr>, id: &OsStr) -> Result<PathBuf> {
 
 /// Where the runtime keeps its containers without `--root`: runc's `main.go`, crun's `libcrun/status.c`.
 pub fn default_root(kind: Kind) -> PathBuf {
-    let runtime_folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    root_in(kind, std::env::var_os("XDG_RUNTIME_DIR"), || {
+        // Unreadable, it is taken for the initial one's.
+        let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_else(|_| INITIAL_MAP.to_owned());
+        runc_honours_runtime_folder(geteuid().is_root(), &uid_map, std::env::var_os("USER").as_deref())
+    })
+}
+
+fn root_in(kind: Kind, runtime_folder: Option<OsString>, runc_honours_it: impl FnOnce() -> bool) -> PathBuf {
+    let runtime_folder = runtime_folder.filter(|folder| !folder.is_empty()).map(PathBuf::from);
     match (kind, runtime_folder) {
         (Kind::Crun, Some(folder)) => folder.join("crun"),
         (Kind::Crun, None) => "/run/crun".into(),
-        (_, Some(folder)) if runc_honours_runtime_folder() => folder.join("runc"),
+        (_, Some(folder)) if runc_honours_it() => folder.join("runc"),
         _ => "/run/runc".into(),
     }
 }
 
-fn runc_honours_runtime_folder() -> bool {
-    // The initial user namespace maps everything onto itself.
-    let in_user_namespace = || {
-        fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
-    };
-    !geteuid().is_root() || (in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"))
+/// The initial user namespace maps everything onto itself.
+const INITIAL_MAP: &str = "0 0 4294967295";
+
+fn runc_honours_runtime_folder(is_root: bool, uid_map: &str, user: Option<&OsStr>) -> bool {
+    let in_user_namespace = !uid_map.split_ascii_whitespace().eq(INITIAL_MAP.split(' '));
+    !is_root || (in_user_namespace && user.is_none_or(|user| user != "root"))
 }
 
 #[derive(Deserialize)]
@@ -335,6 +342,34 @@ mod tests {
         }
         let error = folder(Kind::Crun, root, OsStr::new("/\u{1b}[2J")).unwrap_err().to_string();
         assert_eq!(error, "/\\u{1b}[2J is no container id");
+    }
+
+    #[test]
+    fn the_root_is_where_the_runtime_has_it() {
+        let root = |kind, folder: Option<&str>, honours| root_in(kind, folder.map(OsString::from), || honours);
+        for (kind, folder, honours, wanted) in [
+            (Kind::Crun, None, true, "/run/crun"),
+            (Kind::Crun, Some(""), true, "/run/crun"),
+            (Kind::Crun, Some("/u"), false, "/u/crun"),
+            (Kind::Runc, None, true, "/run/runc"),
+            (Kind::Runc, Some(""), true, "/run/runc"),
+            (Kind::Runc, Some("/u"), true, "/u/runc"),
+            (Kind::Runc, Some("/u"), false, "/run/runc"),
+        ] {
+            assert_eq!(root(kind, folder, honours), Path::new(wanted), "{kind:?} {folder:?} {honours}");
+        }
+        let initial = "         0          0 4294967295\n";
+        for (is_root, map, user, honours) in [
+            (true, initial, None, false),
+            (true, initial, Some("user"), false),
+            (false, initial, Some("root"), true),
+            (true, "0 1000 1\n", Some("root"), false),
+            (true, "0 1000 1\n", Some("user"), true),
+            (true, "0 1000 1\n", None, true),
+        ] {
+            let user = user.map(OsStr::new);
+            assert_eq!(runc_honours_runtime_folder(is_root, map, user), honours, "{is_root} {map} {user:?}");
+        }
     }
 
     #[test]
