@@ -296,7 +296,8 @@ pub fn undo(folder: &Folder, images: &Images, dry_run: bool) -> Result<Vec<Strin
     }
     if !are_current(images, folder)? {
         bail!(
-            "the originals are of another checkpoint, or it cannot be told that they are not: {} and {CLOCKS} do not tell of              the one that is there",
+            "the originals are of another checkpoint, or it cannot be told that they are not: {} and {CLOCKS} do not tell of the \
+             one that is there",
             original(INVENTORY_NAME)
         );
     }

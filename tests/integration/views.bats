@@ -54,6 +54,17 @@ read_only() { # read_only FOLDER
 namespaces() { for pid in /proc/[0-9]*; do readlink "$pid/ns/mnt" || true; done 2>/dev/null | sort -u; }
 mounts() { cut -d' ' -f3- /proc/self/mountinfo | sort; }
 
+@test "called from within the image folder, which is the bundle as well" {
+  needs_criu
+  make_mixed image
+  cp "$BUNDLE/config.json" "$WORK/image"
+  mkdir "$WORK/work"
+  cd "$WORK/image"
+  shim --log "$WORK/log" restore --detach --image-path . --work-path "$WORK/work" c </dev/null >/dev/null 2>&1 || fail "$(cat "$WORK/log")"
+  cd /
+  own_time c 3
+}
+
 @test "eight restores of one image at once, every mix of settings: each has the clocks that it asked for, the image its bytes" {
   needs_criu
   make_mixed image
