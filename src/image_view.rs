@@ -7,7 +7,6 @@
 //! from within the container's root as well, by a descriptor of the folder.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, fchown};
@@ -38,12 +37,7 @@ pub type Shown = BTreeMap<String, Option<Vec<u8>>>;
 /// EPERM without `CAP_SYS_ADMIN`, and others as mounting has them.
 pub fn show(folder: &Path, files: &Shown) -> Result<()> {
     let cover = Cover::new(folder, Some(REAL))?;
-    fill(&cover, files).with_context(|| format!("make a view of {}", folder.display()))?;
-    // Relative paths of whoever stands in the folder have to lead into the view, too.
-    if let Ok(here) = env::current_dir() {
-        env::set_current_dir(&here).with_context(|| format!("go to {} anew", here.display()))?;
-    }
-    Ok(())
+    fill(&cover, files).with_context(|| format!("make a view of {}", folder.display()))
 }
 
 fn fill(cover: &Cover, files: &Shown) -> Result<()> {

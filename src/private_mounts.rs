@@ -10,6 +10,7 @@
 //! A runtime that only enters a container mounts nothing for anybody. Its namespace just follows the host's ([`Cover::following`]),
 //! which is simpler and possible in every chroot.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd};
@@ -81,6 +82,10 @@ impl Cover {
         let copy = window.map(|_| sys::copy_mounts(below.as_fd()).context("copy the mount")).transpose()?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("tmpfs"), &path_of(&below), Some("tmpfs"), flags, Some(options)).context("mount a tmpfs")?;
+        // Relative paths of whoever stands in the folder have to lead to what is seen from now on. Whether they do is asked next.
+        if window.is_some() {
+            drop(env::current_dir().and_then(env::set_current_dir));
+        }
         let cover = Self { cover: place(folder)?, below };
         ensure!(cover.cover.metadata()?.dev() != cover.below.metadata()?.dev(), "something else is seen there");
         if let Some((name, copy)) = window.zip(copy) {
