@@ -374,6 +374,14 @@ fn clocks_are_shifted_where_the_runtime_can() {
     };
     let refused = create(facts).reason;
     assert!(refused.contains("annotations") && refused.contains("runc 1.2.6"), "names the way out: {refused}");
+    for (view, writable, why) in [
+        (OFFSETS, true, "config.json has linux.timeOffsets of its own"),
+        (PATH, true, "config.json names a time namespace that exists already"),
+        (NO, false, "config.json cannot be replaced"),
+    ] {
+        let refused = create(ConfigFacts { runtime: RUNC_1_3, view, writable, ..facts }).reason;
+        assert!(refused.contains(why) && !refused.contains("runc 1.2.6"), "{refused}");
+    }
     // (runtime, config.json, what the one warning says)
     for (runtime, view, said) in [
         (RUNC_1_3, NO_PID, "pid namespace"),
