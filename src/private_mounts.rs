@@ -82,18 +82,26 @@ impl Cover {
         let copy = window.map(|_| sys::copy_mounts(below.as_fd()).context("copy the mount")).transpose()?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("tmpfs"), &path_of(&below), Some("tmpfs"), flags, Some(options)).context("mount a tmpfs")?;
-        // Relative paths of whoever stands in the folder have to lead to what is seen from now on. Whether they do is asked next.
-        if window.is_some() {
-            drop(env::current_dir().and_then(env::set_current_dir));
-        }
-        let cover = Self { cover: place(folder)?, below };
-        ensure!(cover.cover.metadata()?.dev() != cover.below.metadata()?.dev(), "something else is seen there");
-        if let Some((name, copy)) = window.zip(copy) {
-            let place = cover.path().join(name);
-            fs::create_dir(&place)?;
-            sys::attach_mounts(copy.as_fd(), self::place(&place)?.as_fd()).context("mount what was there")?;
-        }
-        Ok(cover)
+        let seen = || -> Result<Self> {
+            // Relative paths of whoever stands in the folder have to lead to what is seen from now on. Whether they do is asked next.
+            if window.is_some() {
+                drop(env::current_dir().and_then(env::set_current_dir));
+            }
+            let cover = Self { cover: place(folder)?, below };
+            ensure!(cover.cover.metadata()?.dev() != cover.below.metadata()?.dev(), "something else is seen there");
+            if let Some((name, copy)) = window.zip(copy) {
+                let place = cover.path().join(name);
+                fs::create_dir(&place)?;
+                sys::attach_mounts(copy.as_fd(), self::place(&place)?.as_fd()).context("mount what was there")?;
+            }
+            Ok(cover)
+        };
+        // Or what is there would be hidden from what goes on without help.
+        seen().inspect_err(|_| {
+            if let Err(error) = umount2(folder, MntFlags::MNT_DETACH) {
+                log::warn!("unmount what covers {}: {error}", folder.display());
+            }
+        })
     }
 
     /// The folder that is seen now (`O_PATH`).

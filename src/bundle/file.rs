@@ -47,7 +47,12 @@ impl Config {
     fn read_file(path: PathBuf) -> Result<Self, View> {
         let failed = |error: io::Error, otherwise| {
             log::debug!("read {}: {error}", path.display());
-            if error.kind() == io::ErrorKind::InvalidData { otherwise } else { View::Missing }
+            match error.kind() {
+                io::ErrorKind::InvalidData => otherwise,
+                io::ErrorKind::NotFound => View::Missing,
+                // It may be there, and the runtime may have more luck.
+                _ => View::NotUnderstood("it cannot be read"),
+            }
         };
         let place = Place::of(&path).map_err(|error| failed(error, View::Missing))?;
         // Its own look tells whether it is a link: at another one it could be something else by then.

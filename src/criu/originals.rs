@@ -322,7 +322,10 @@ pub fn undo(folder: &Folder, images: &Images, dry_run: bool) -> Result<Vec<Strin
 /// one that cannot be.
 fn forget(folder: &Folder) -> Result<()> {
     let names = [original(INVENTORY_NAME), CLOCKS.to_owned()];
-    let there: Vec<_> = names.iter().filter(|name| fs::symlink_metadata(folder.path(name)).is_ok()).collect();
+    let is_missing = |name: &String| {
+        fs::symlink_metadata(folder.path(name)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let there: Vec<_> = names.iter().filter(|name| !is_missing(name)).collect();
     if there.is_empty() {
         return Ok(());
     }

@@ -50,8 +50,8 @@ find_temporary() { find "$BUNDLE" "$WORK"/image* /run/tns-shim -name '.?*' "$@" 
 
 # What was there before is there, and nothing else. A process that has been killed takes a moment to go.
 nothing_is_left() {
-  local try now
-  for try in {1..30}; do
+  local now
+  for _ in {1..30}; do
     now=$(present)
     [[ $now != "$BASE" ]] || break
     sleep 0.1
