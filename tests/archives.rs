@@ -22,6 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tns_shim::archive::collect::Checkpoint;
 use tns_shim::archive::compression::{Compression, Window, decoded};
+use tns_shim::archive::rewrite;
 use tns_shim::criu::images::{Folder, Images, Source};
 use tns_shim::criu::{host_time, originals};
 
@@ -471,6 +472,27 @@ fn what_was_written_is_read_again_before_it_gets_its_name() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("what was written is not what should have been"), "{error}");
     assert_eq!(files, 1, "only the original");
+}
+
+#[test]
+fn an_archive_that_somebody_changes_between_two_looks_is_not_copied() {
+    for compression in ALL {
+        let tar = tar_of(&podman());
+        let checkpoint = Checkpoint::read(&compressed(compression, &tar)[..]).unwrap();
+        let mut copied = Vec::new();
+        let copy = |tar: &[u8], to: &mut Vec<u8>| {
+            let sum = rewrite::copy(&compressed(compression, tar)[..], checkpoint.sum, Vec::new(), to);
+            sum.map_err(|error| error.to_string())
+        };
+        assert_eq!(copy(&tar, &mut copied), Ok(checkpoint.sum), "{compression:?}");
+        assert!(decompressed(&copied) == tar, "{compression:?}");
+        // In what no patch has to do with.
+        let mut changed = tar.clone();
+        let at = tar.windows(8).rposition(|window| window == b"xxxxxxxx").unwrap();
+        changed[at] = b'y';
+        let said = copy(&changed, &mut Vec::new());
+        assert_eq!(said, Err("somebody has changed the archive just now".to_owned()), "{compression:?}");
+    }
 }
 
 #[test]
