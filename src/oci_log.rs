@@ -24,6 +24,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::invocation::Globals;
 use crate::system_log;
+use crate::text::printable;
 
 static LOG: OnceLock<OciLog> = OnceLock::new();
 
@@ -96,7 +97,8 @@ impl Log for OciLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let message = record.args().to_string();
+        // Ids and paths are in it as somebody has chosen them, and engines show it on terminals.
+        let message = printable(&record.args().to_string(), usize::MAX);
         let line = self.line(record.level(), &message);
         // There is nowhere left to say that saying it failed.
         let to_stderr = |text: &str| drop(io::stderr().write_all(text.as_bytes()));

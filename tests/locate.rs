@@ -148,3 +148,25 @@ fn the_name_says_which_runtime_and_the_setting_where_it_is() {
         "{said}"
     );
 }
+
+#[test]
+fn no_program_is_taken_from_the_working_folder() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let ran = world.path("ran");
+    for name in ["criu", "runc"] {
+        let planted = world.path("bundle").join(name);
+        fs::write(&planted, format!("#!/bin/sh\n: >{}\n", ran.display())).unwrap();
+        fs::set_permissions(&planted, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let tnsctl = Path::new(env!("CARGO_BIN_EXE_tnsctl"));
+    for entries in ["", ".", "bundle/.."] {
+        let path = format!("PATH={entries}:{}", world.path("bin").display());
+        let doctor =
+            world.shim(["doctor"]).called("tnsctl").program(tnsctl).in_folder(world.path("bundle")).env(&path).go();
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(said.contains(world.runtime().to_str().unwrap()), "{said} {}", doctor.stderr());
+        let called = world.shim(["state", "c1"]).called("runc").in_folder(world.path("bundle")).env(&path);
+        assert_eq!(became(&called.go()), world.runtime());
+    }
+    assert!(!ran.exists());
+}
