@@ -488,6 +488,8 @@ fn only_a_tree_that_agrees_is_checkpointed() {
         assert_eq!(decide(Kernel::MaxIsZero, namespace, vec![odd]).action, Action::Refuse);
     }
 
+    let few = decide(Kernel::Able, namespace, vec![task(12, own, own)]).reason;
+    assert!(!few.contains("more"), "{few}");
     let many = (0..1000).map(|pid| task(pid, own, own)).collect();
     let refused = decide(Kernel::Able, namespace, many).reason;
     assert!(
