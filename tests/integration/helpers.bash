@@ -56,13 +56,13 @@ teardown() { end_all /; }
 end_all() { # end_all FOLDER: of mounts only those below it
   if [[ -z $BATS_TEST_COMPLETED ]]; then cp "$BATS_OUT" "$BATS_FILE_TMPDIR/said-$BATS_TEST_NUMBER"; fi
   cd /
-  remove_containers
+  # First, because a runtime may wait for what is frozen.
   clear_cgroups
+  remove_containers
   end_processes
   clear_cgroups
   clear_mounts "$1"
-  rm -rf /tmp/tns.* /etc/tns-shim /run/tns-shim /run/user/*/tns-shim /home/user/.config/tns-shim
-  rmdir /run/runc /run/crun 2>/dev/null || true
+  rm -rf /tmp/tns.* /etc/tns-shim /run/{tns-shim,runc,crun} /run/user/*/tns-shim /home/user/.config/tns-shim
 }
 
 note_what_is_there() {
@@ -74,7 +74,7 @@ remove_containers() {
   local folder
   for folder in /tmp/tns.*/state/*/ /run/{runc,crun}/*/; do
     [[ -d $folder ]] || continue
-    "$TNS_RUNTIME" --root "$(dirname "$folder")" delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
+    timeout 10 "$TNS_RUNTIME" --root "$(dirname "$folder")" delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
     rm -rf "$folder"
   done
 }
