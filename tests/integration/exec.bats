@@ -359,6 +359,8 @@ without_time_namespaces() {
   mkdir -p "$jail"/{proc,sys,dev,usr,etc,state}
   for name in bin sbin lib lib64; do [[ ! -L /$name ]] || cp -a "/$name" "$jail/$name"; done
   cp "$SHIM" "$jail/"
+  # crun restores them nowhere but in /run/crun: see setup.
+  edit_config "$BUNDLE" '.linux.maskedPaths = []'
   # Where runc looks for its configuration, and goes.
   mkdir -p "$jail$BUNDLE" "$jail$ROOTFS"
   cp "$BUNDLE/config.json" "$jail$BUNDLE"
