@@ -373,6 +373,18 @@ mod tests {
     }
 
     #[test]
+    fn a_time_namespace_is_listed_where_the_state_says_so() {
+        let lists = |namespaces: &str| {
+            let text =
+                format!(r#"{{"init_process_pid":1,"init_process_start":2,"config":{{"namespaces":{namespaces}}}}}"#);
+            State::parse(Kind::Runc, PathBuf::new(), text).unwrap().lists_time
+        };
+        assert!(lists(r#"[{"type":"NEWPID"},{"type":"NEWTIME"}]"#));
+        assert!(!lists(r#"[{"type":"NEWPID"}]"#) && !lists("[]") && !lists("null"));
+        assert_eq!(Stopped("it has ended".to_owned()).to_string(), "it has ended");
+    }
+
+    #[test]
     fn only_the_start_time_differs_in_the_text_shown_to_the_runtime() {
         let folder = tempfile::tempdir().unwrap();
         let text = r#"{"id":"x","init_process_pid":7, "init_process_start" : 1234 ,"big":1e400,"config":{"namespaces":[{"type":"NEWPID","path":""},{"type":"NEWTIME","path":""}]}}"#;
