@@ -152,6 +152,17 @@ fn an_image_that_the_first_release_holds_is_seen_as_it_was_made_and_let_go() {
 }
 
 #[test]
+fn an_image_without_clocks_is_held_only_by_what_is_kept_of_them() {
+    let (_temporary, folder, _) = held(false);
+    let is_held = || host_time::is_held(&Images::read(&folder).unwrap(), &folder).unwrap();
+    assert!(is_held());
+    for name in contents(&folder.0).into_keys().filter(|name| originals::changed(name).is_some()) {
+        fs::remove_file(folder.path(&name)).unwrap();
+    }
+    assert!(folder.path("inventory.img.tns-orig").exists() && !is_held());
+}
+
+#[test]
 fn a_held_image_whose_originals_are_not_to_be_used_is_never_taken_for_a_whole_one() {
     let (_temporary, folder, _) = held(true);
     fs::remove_file(folder.path("ids-1.img.tns-orig")).unwrap();

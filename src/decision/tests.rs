@@ -269,6 +269,9 @@ fn the_mode_says_whether_a_container_gets_its_own() {
     let facts =
         |mode, view| ConfigFacts { kernel: all, runtime: RUNC_1_3, view, writable: true, mode, shift: Shift::None };
     assert_eq!(restore(facts(Mode::Host, PLAIN), true).action, Undeclare);
+    // Nothing to take out, or no way to.
+    assert_eq!(restore(facts(Mode::Host, NO), true).action, Pass);
+    assert_eq!(restore(ConfigFacts { writable: false, ..facts(Mode::Host, PLAIN) }, true).action, Pass);
     assert_eq!(restore(facts(Mode::Leave, NO), false).action, Pass);
     assert_eq!(restore(facts(Mode::Private, NO), false).action, DECLARE);
 }
