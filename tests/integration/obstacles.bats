@@ -142,12 +142,13 @@ EOF
     annotate restore.clocks $clocks
     refused 'mode = "private"' "restore.clocks = \"$clocks\""
   done
-  # Nor if the file says it, and the container something else.
+  # Nor if the file says it, and the container something else, to whom the file listens.
   edit_config "$BUNDLE" 'del(.annotations)'
   mkdir -p /etc/tns-shim
-  echo 'mode = "private"' >/etc/tns-shim/config.toml
+  printf '%s\n' 'mode = "private"' 'annotations = ["restore.clocks"]' >/etc/tns-shim/config.toml
   annotate restore.clocks host
   refused 'mode = "private"' 'restore.clocks = "host"'
+  echo 'mode = "private"' >/etc/tns-shim/config.toml
   edit_config "$BUNDLE" 'del(.annotations)'
   # Without the clocks CRIU makes no time namespace.
   mkdir "$WORK/clocks"
