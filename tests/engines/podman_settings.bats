@@ -291,7 +291,7 @@ can_declare() { # can_declare RUNTIME
   is "$last" "Error: OCI runtime error: tns-shim: tns-shim: the runtime in the settings, /nope, is not there"
   settings 'mode = "auto"' 'runtmie = "runc"'
   fails 126 shim run --rm tns id
-  contains "$last" "Error: OCI runtime error: tns-shim: tns-shim: understand /etc/tns-shim/config.toml: TOML parse error at line 3, column 1"
+  contains "$last" "Error: OCI runtime error: tns-shim: tns-shim: understand /etc/tns-shim/config.toml: line 3: "
   contains "$last" 'runtmie = "runc"'
   contains "$last" 'unknown field `runtmie`'
   settings 'mode = "none"'
