@@ -176,7 +176,7 @@ teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
   # Without the list for Docker, which ctr cannot make of a checkpoint.
   ctr image export --skip-manifest-json "$WORK/one.tar" checkpoint/one
   run tnsctl images --json "$WORK/one.tar"
-  is "$status" 0
+  [[ $status == 0 ]] || fail "$output"
   is "$(jq -r '[.verdict, .record.container, .record.processes] | map(tostring) | join(" ")' <<<"$output")" "whole c 3"
   contains "$(jq -r .checkpoint <<<"$output")" "blobs/sha256/"
   blob=$(jq -r .checkpoint <<<"$output")
