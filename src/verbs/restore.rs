@@ -147,8 +147,8 @@ fn no_view(folder: &Path, action: Action) -> String {
              copy that can be restored"
         ),
         Action::HoldOnHostTime => {
-            "restore.clocks asks for the host's, and CRIU cannot be shown the checkpoint image without \
-                                   its clocks; `continue` needs no view"
+            "restore.clocks asks for the host's, and CRIU cannot be shown the checkpoint image without its \
+                                   clocks; `continue` needs no view"
                 .to_owned()
         }
         _ => format!(
