@@ -19,9 +19,10 @@ BIN = $(TARGET_DIR)/$(TARGET)/release
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
 	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/faults/faults.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash \
-	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash
+	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
+	tests/vm/boot tests/vm/guest tests/vm/run
 
-.PHONY: build install uninstall demo check unit integration stress lint fuzz bench clean
+.PHONY: build install uninstall demo check unit integration vm stress lint fuzz bench clean
 
 build:
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
@@ -52,6 +53,7 @@ demo: build
 	TNS_BIN="$(BIN)" contrib/demo/run
 
 check: unit integration
+	$(MAKE) vm ONLY=core
 
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
 unit:
@@ -60,6 +62,11 @@ unit:
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
 integration: build
 	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
+
+# On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
+# without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
+vm: build
+	TNS_BIN="$(BIN)" tests/vm/run $(ONLY)
 
 # What takes too long for every change: an end or an error at every single system call, and thousands of containers. About
 # an hour; ONLY=debian-13/load-runc TNS_LOAD_CONTAINERS=200 for less, see tests/load/load.bats.

@@ -47,6 +47,11 @@ restore() { ctr container restore --live "$1" "checkpoint/$2"; }
 cycle() { start "$1" "$2" && checkpoint "$2" probe && remove "$2" && restore "$2" probe; } # cycle bare|shim ID
 
 start_engine() {
+  if with_systemd; then
+    systemctl restart containerd
+    wait_for ctr version
+    return
+  fi
   containerd >>"$BATS_FILE_TMPDIR/containerd.log" 2>&1 3>&- 4>&- &
   echo $! >"$BATS_FILE_TMPDIR/engine.pid"
   wait_for ctr version
@@ -64,7 +69,7 @@ setup_file() {
   ctr image import --no-unpack "$BATS_FILE_TMPDIR/image.tar" >/dev/null
 }
 
-teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
+teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 
 @test "the configuration files, of version 2 and 3, are what containerd reads" {
   for version in 2 3; do

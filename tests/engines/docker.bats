@@ -32,25 +32,35 @@ cycle() { # cycle bare|shim ID [NETWORK]
 }
 
 start_engine() {
+  if with_systemd; then
+    systemctl restart docker
+    return
+  fi
   dockerd >>"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
   echo $! >"$BATS_FILE_TMPDIR/engine.pid"
   wait_for docker version
 }
 
+# What a machine without systemd and with no firewall to change needs.
+without_systemd() {
+  jq '. + {"data-root": "/run/docker-root", "storage-driver": "vfs", bridge: "none", iptables: false, ip6tables: false,
+    "exec-opts": ["native.cgroupdriver=cgroupfs"]}' /etc/docker/daemon.json >/etc/docker/daemon.json.new
+  mv /etc/docker/daemon.json.new /etc/docker/daemon.json
+}
+
 setup_file() {
   install_shim
   mkdir -p /etc/docker
-  # What a machine without systemd and with no firewall to change needs; and crun, which Docker does not know by itself.
-  jq --arg crun "$(command -v crun)" '. + {
-    "default-runtime": "tns-shim", "data-root": "/run/docker-root", "storage-driver": "vfs", bridge: "none", iptables: false,
-    ip6tables: false, "exec-opts": ["native.cgroupdriver=cgroupfs"]} | .runtimes.crun = {path: $crun}' \
+  # crun is one that Docker does not know by itself.
+  jq --arg crun "$(command -v crun)" '."default-runtime" = "tns-shim" | .runtimes.crun = {path: $crun}' \
     "$CONTRIB/docker/daemon.json" >/etc/docker/daemon.json
+  with_systemd || without_systemd
   start_engine
   make_image "$BATS_FILE_TMPDIR/image.tar"
   docker load --quiet --input "$BATS_FILE_TMPDIR/image.tar"
 }
 
-teardown_file() { stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
+teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 
 @test "docker info: the runtimes, the default one, and what they can" {
   is "$(docker info --format '{{.DefaultRuntime}}')" tns-shim

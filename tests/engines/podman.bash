@@ -20,11 +20,9 @@ remove_all() {
   fi
 }
 
-setup_podman() {
-  export PODMAN_IGNORE_CGROUPSV1_WARNING=1
-  install_shim
-  # What a machine without systemd needs, and one whose control groups of version 2 may have no controllers, and others of version 1
-  # beside: CRIU sees those, and with a namespace of control groups it would put the container's processes apart in them.
+# What a machine without systemd needs, and one whose control groups of version 2 may have no controllers, and others of version 1
+# beside: CRIU sees those, and with a namespace of control groups it would put the container's processes apart in them.
+without_systemd() {
   cat >/etc/containers/containers.conf <<'END'
 [containers]
 log_driver = "k8s-file"
@@ -42,6 +40,12 @@ driver = "vfs"
 graphroot = "/run/containers/graph"
 runroot = "/run/containers/run"
 END
+}
+
+setup_podman() {
+  export PODMAN_IGNORE_CGROUPSV1_WARNING=1
+  install_shim
+  with_systemd || without_systemd
   mkdir -p /etc/containers/containers.conf.d
   cp "$CONTRIB/containers.conf.d/50-tns-shim.conf" /etc/containers/containers.conf.d/
   # Podman 4 complains.

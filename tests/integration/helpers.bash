@@ -5,10 +5,14 @@
 # binaries), TNS_TOOLS (folder of the compiled test tools), TNS_HOW (`nested` if this is in a time namespace with offsets).
 
 # What is here ends every process in every control group that it sees, so it must see none but its own.
-if [[ $(</proc/sys/kernel/hostname) != tns-debian-* ]]; then
-  echo "these tests run only in a stack: make integration, or tests/integration/run" >&2
-  exit 1
-fi
+case $(</proc/sys/kernel/hostname) in
+  # A stack; a machine that tests/vm has booted; and what `enter host` shows of one.
+  tns-debian-* | tns-machine | tns-host) ;;
+  *)
+    echo "these tests run only in a stack: make integration, or tests/integration/run" >&2
+    exit 1
+    ;;
+esac
 
 # Both are the real thing; `shim` has tns-shim in front, under the name that says which runtime it wraps.
 bare() { "$TNS_RUNTIME" --root "$STATE" "$@"; }
@@ -65,7 +69,11 @@ end_all() { # end_all FOLDER: of mounts only those below it
   rm -rf /tmp/tns.* /etc/tns-shim /run/{tns-shim,runc,crun} /run/user/*/tns-shim /home/user/.config/tns-shim
 }
 
+# A whole machine, where systemd starts things of its own at any time; else all that comes is of a test.
+with_systemd() { [[ ${TNS_HOW:-} == systemd ]]; }
+
 note_what_is_there() {
+  find /sys/fs/cgroup -mindepth 1 -type d >"$BATS_TEST_TMPDIR/cgroups"
   printf '%s\n' /proc/[0-9]* >"$BATS_TEST_TMPDIR/processes"
   cat /proc/self/mountinfo >"$BATS_TEST_TMPDIR/mounts"
 }
@@ -90,6 +98,7 @@ end_processes() {
       if [[ -v before[$folder] ]] || ! read -r stat <"$folder/stat"; then continue; fi
       read -r stat parent _ <<<"${stat##*) }"
       [[ $stat != Z ]] || continue
+      if with_systemd && is_of_a_service "$folder"; then continue; fi
       if [[ -v before[/proc/$parent] ]] && read -r stat <"/proc/$parent/stat" && read -r _ parent _ <<<"${stat##*) }" &&
         ((parent == $$)); then continue; fi
       left+=("${folder#/proc/}")
@@ -99,6 +108,11 @@ end_processes() {
     sleep 0.1
   done
   echo "# processes are left: ${left[*]}"
+}
+
+# Of a service of systemd's that is not the tests' own. containerd's shims are in the control group of whatever service has begun them.
+is_of_a_service() { # is_of_a_service /proc/PID
+  [[ $(<"$1/comm") != containerd-shim* ]] && grep -vE '/tns-tests\.service' "$1/cgroup" | grep -qE '\.service(/|$)|/init\.scope$'
 }
 
 # Mounts that have come since, the last one first; and mounts are shared again, if they were.
@@ -113,12 +127,21 @@ clear_mounts() { # clear_mounts FOLDER
 }
 root_is_shared() { awk '$5 == "/" { print / shared:/ ? "yes" : "no" }' "$1" | tail -n 1; }
 
+containers_cgroups() {
+  if with_systemd; then
+    # Slices are systemd's, which removes them when it likes.
+    find /sys/fs/cgroup -mindepth 1 -depth -type d | grep -vxFf "$BATS_TEST_TMPDIR/cgroups" | grep -vE '\.slice$|/init\.scope|\.service(/|$)' || true
+  else
+    find /sys/fs/cgroup -mindepth 1 -depth -type d ! -name init ! -exec mountpoint -q {} \; -print
+  fi
+}
+
 # What a container or a failed restore has left: the next container of that name could not start there. The control groups
 # that this process sees are all of this test; `init` is where it is itself.
 clear_cgroups() {
   local left folder pid
   for _ in $(seq 50); do
-    mapfile -t left < <(find /sys/fs/cgroup -mindepth 1 -depth -type d ! -name init ! -exec mountpoint -q {} \; -print)
+    mapfile -t left < <(containers_cgroups)
     ((${#left[@]})) || return 0
     for folder in "${left[@]}"; do
       # What is frozen does not even die.

@@ -6,6 +6,9 @@ STACKS=${TNS_STACKS:-/var/cache/tns-shim/stacks}
 
 # debian-13 comes first: debian-12 takes its CRIU from there.
 STACK_NAMES=(debian-13 debian-unstable debian-12)
+# What boots, for tests/vm.
+# shellcheck disable=SC2034
+MACHINE_NAMES=(machine-debian-12 machine-debian-13 machine-debian-unstable machine-no-timens)
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
