@@ -142,12 +142,11 @@ needs_checkpoints() {
 }
 
 wait_for() { # wait_for COMMAND...
-  local said
-  for _ in $(seq 100); do
-    if said=$("$@" 2>&1); then return; fi
+  local said limit=$((10 * SLOW)) begun=$SECONDS
+  until said=$("$@" 2>&1); do
+    ((SECONDS - begun <= limit)) || fail "not within $limit s: $*" "$said" || return
     sleep 0.1
   done
-  fail "not within 10 s: $*" "$said"
 }
 
 stop_daemon() { # stop_daemon FILE-WITH-ITS-PID

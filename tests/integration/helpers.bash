@@ -14,6 +14,9 @@ case $(</proc/sys/kernel/hostname) in
     ;;
 esac
 
+# How many times longer than on a machine of today anything may take. A machine without a virtual processor says so.
+SLOW=${TNS_SLOW:-1}
+
 # Both are the real thing; `shim` has tns-shim in front, under the name that says which runtime it wraps.
 bare() { "$TNS_RUNTIME" --root "$STATE" "$@"; }
 shim() { "$SHIM" --root "$STATE" "$@"; }
@@ -82,7 +85,7 @@ remove_containers() {
   local folder
   for folder in /tmp/tns.*/state/*/ /run/{runc,crun}/*/; do
     [[ -d $folder ]] || continue
-    timeout 10 "$TNS_RUNTIME" --root "$(dirname "$folder")" delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
+    timeout $((10 * SLOW)) "$TNS_RUNTIME" --root "$(dirname "$folder")" delete --force "$(basename "$folder")" >/dev/null 2>&1 || true
     rm -rf "$folder"
   done
 }
@@ -234,7 +237,7 @@ stray() { # stray ID [COMMAND]; a busybox sleep, for instance, ends at restore
       /bin/sh -c "exec busybox setsid $command </dev/null >/dev/null 2>&1 &"
   )
   # It is called as the shell until it has become what it is to be.
-  for _ in $(seq 50); do pgrep --exact --full --ns "$pid" --nslist pid "$command" >/dev/null && return; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do pgrep --exact --full --ns "$pid" --nslist pid "$command" >/dev/null && return; sleep 0.1; done
   fail "no $command in $1"
 }
 
@@ -245,7 +248,7 @@ other_machine() { # other_machine SECONDS
   { read -r _ monotonic _; read -r _ boottime _; } </proc/self/timens_offsets
   unshare --time --monotonic $((monotonic + $1)) --boottime $((boottime + $1)) --fork --kill-child -- sleep 1000 &
   PIDS+=($!)
-  for _ in $(seq 50); do
+  for _ in $(seq $((50 * SLOW))); do
     read -r child _ <"/proc/$!/task/$!/children" || true
     THERE=/proc/${child:-self}/ns/time
     [[ $(readlink "$THERE") == "$HOST_NS" ]] || break
