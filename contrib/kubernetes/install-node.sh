@@ -186,7 +186,9 @@ choose() {
   esac
   dump "$work/own" >"$work/own.dump" || die "containerd cannot read its configuration as it is, so it is left alone"
   others <"$work/own.dump" >"$work/own.others"
-  sed "s|\"/usr/local/bin/tns-shim\"|\"$bin/tns-shim\"|" "$files/config-v$version.toml" >"$work/snippet"
+  # Whether it takes the runc as well, is to be seen.
+  awk '/^[ \t]*\[/ { runc = /runtimes\.runc\]/ } !runc' "$files/config-v$version.toml" |
+    sed "s|\"/usr/local/bin/tns-shim\"|\"$bin/tns-shim\"|" >"$work/snippet"
   if section runc <"$work/own.dump" | grep -q 'SystemdCgroup = true'; then
     sed 's|#SystemdCgroup = true|SystemdCgroup = true|' "$work/snippet" >"$work/snippet.systemd"
     mv "$work/snippet.systemd" "$work/snippet"

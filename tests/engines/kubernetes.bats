@@ -341,12 +341,13 @@ k3s_has_handler() { node containerd --config /etc/containerd/k3s/config.toml con
   cp "$CONTRIB/containerd/config-v$version.toml" "$NODE$DROPIN"
   has_handler
   if [[ $version == 2 ]]; then
-    # In the place of what config.toml says about the plugin, and of the runc that containerd has by itself.
+    # In the place of what config.toml says about the plugin.
     contains "$(<"$WORK/effective")" "sandbox_image = \"$IMAGE\""
-    [[ $(effective) != *"$IMAGE"* && $(effective) != *.runtimes.runc]* ]]
-    # So is a handler in config.toml itself, but for all else.
+    [[ $(effective) != *"$IMAGE"* ]]
+    # The handler alone, and all else in config.toml: without the runc that containerd has by itself, there is no Kubernetes side.
     rm "$NODE$DROPIN"
-    grep -v '^version' "$CONTRIB/containerd/config-v2.toml" >>"$NODE$CONFIG"
+    cp "$NODE$CONFIG" "$WORK/own"
+    grep -v '^version' "$CONTRIB/containerd/config-v2.toml" | sed '/runtimes\.runc\]$/,$d' | cat "$WORK/own" - >"$NODE$CONFIG"
     contains "$(effective)" "$IMAGE"
     [[ $(effective) != *.runtimes.runc]* ]]
     chroot "$NODE" containerd >"$WORK/log" 2>&1 3>&- 4>&- &
@@ -357,9 +358,11 @@ k3s_has_handler() { node containerd --config /etc/containerd/k3s/config.toml con
     contains "$(<"$WORK/log")" 'no corresponding runtime configured'
     stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"
     rm "$BATS_FILE_TMPDIR/containerd.pid"
-    # With what is commented out there, all is well.
-    sed -n 's/^#\(\[plugins\|  runtime_type\)/\1/p' "$CONTRIB/containerd/config-v2.toml" >>"$NODE$CONFIG"
+    # As it is, all is well.
+    grep -v '^version' "$CONTRIB/containerd/config-v2.toml" | cat "$WORK/own" - >"$NODE$CONFIG"
+    contains "$(effective)" "$IMAGE"
     start_node
+    contains "$(ctr plugins ls | awk '$2 == "cri"')" ok
   else
     is "$(effective)" "$(<"$WORK/effective")"
   fi
