@@ -101,7 +101,8 @@ end_processes() {
       if [[ -v before[$folder] ]] || ! read -r stat <"$folder/stat"; then continue; fi
       read -r stat parent _ <<<"${stat##*) }"
       [[ $stat != Z ]] || continue
-      if with_systemd && is_of_a_service "$folder"; then continue; fi
+      # The kernel's own are children of its thread 2, and come and go.
+      if with_systemd && { ((parent == 2)) || is_of_a_service "$folder"; }; then continue; fi
       if [[ -v before[/proc/$parent] ]] && read -r stat <"/proc/$parent/stat" && read -r _ parent _ <<<"${stat##*) }" &&
         ((parent == $$)); then continue; fi
       left+=("${folder#/proc/}")
