@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the tests of Podman share: Podman set up for a stack, with the shim as `tns-shim`, and the words of its command line.
 
-load helpers
+load ../engines/helpers
 
 # Podman remembers the runtime that a container was made with: what comes later needs no option.
 bare() { podman --runtime "$TNS_RUNTIME" "$@"; }
@@ -13,7 +13,8 @@ remove_all() {
   podman pod rm --force --all --time 0
   podman rm --force --all --time 0
   rm -f /etc/containers/containers.conf.d/99-*
-  if [[ -d /home/user/graph ]]; then
+  if [[ -d /home/user ]]; then
+    rootless pod rm --force --all --time 0
     rootless rm --force --all --time 0
     # Ends the process that holds the user's namespaces.
     rootless system migrate
@@ -59,20 +60,30 @@ setup_podman() {
 
 userdata() { podman inspect --format '{{.StaticDir}}' "$1"; }
 
-# Podman of a user who is not root.
+# Podman of a user who is not root. With systemd, of one who lingers, with nothing configured.
 setup_rootless() {
   # By another file's tests in the same stack.
   if [[ -d /home/user ]]; then return; fi
-  useradd --create-home user
-  mkdir -p /home/user/.config/containers
-  printf '%s\n' '[storage]' 'driver = "vfs"' 'graphroot = "/home/user/graph"' 'runroot = "/run/user/1000/containers"' \
-    >/home/user/.config/containers/storage.conf
-  chown -R user: /home/user
+  useradd --create-home --uid 1000 user
   usermod --add-subuids 200000-300000 --add-subgids 200000-300000 user
+  if with_systemd; then
+    loginctl enable-linger user
+    wait_for test -S /run/user/1000/bus
+  else
+    mkdir -p /home/user/.config/containers
+    printf '%s\n' '[storage]' 'driver = "vfs"' 'graphroot = "/home/user/graph"' 'runroot = "/run/user/1000/containers"' \
+      >/home/user/.config/containers/storage.conf
+    chown -R user: /home/user
+    mkdir -p /run/user/1000
+    chown user: /run/user/1000
+  fi
 }
 
+# With the variables of a login.
 rootless() {
-  mkdir -p /run/user/1000
-  chown user: /run/user/1000
-  (cd / && runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 podman "$@")
+  local variables=(HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000)
+  if with_systemd; then variables+=(DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus); fi
+  (cd / && runuser -u user -- env "${variables[@]}" podman "$@")
 }
+
+rootless_userdata() { dirname "$(rootless inspect --format '{{.PidFile}}' "$1")"; }

@@ -8,8 +8,10 @@ setup_file() {
   setup_podman
   setup_rootless
   # --userns=auto takes its ranges from this user's.
-  useradd --system containers
-  usermod --add-subuids 400000-500000 --add-subgids 400000-500000 containers
+  if ! id containers >/dev/null 2>&1; then
+    useradd --system containers
+    usermod --add-subuids 400000-500000 --add-subgids 400000-500000 containers
+  fi
 }
 
 @test "run and exec: plain, with a terminal, detached, as a user, in a folder" {
@@ -150,7 +152,7 @@ setup_file() {
     # Podman runs the runtime in a user namespace of the user's. With keep-id, the container has one of its own below that.
     if [[ $option == --userns=host ]] || declares; then isnt "$(ns_of "$pid")" "$HOST_NS"; else is "$(ns_of "$pid")" "$HOST_NS"; fi
     # The shim could go back from where it has tried out what is possible, and has nothing else to complain of.
-    said=$(cat "/run/user/1000/containers/vfs-containers/$(rootless inspect --format '{{.Id}}' c)/userdata"/oci-log*)
+    said=$(cat "$(rootless_userdata c)"/oci-log*)
     if [[ $option == --userns=host ]] || declares; then is "$said" ''; else contains "$said" "CRIU could not dump"; fi
     [[ $said != *EPERM* ]] || fail "$said"
     rootless rm --force --time 0 c
