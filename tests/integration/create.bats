@@ -25,6 +25,29 @@ load helpers
   one_namespace c
 }
 
+@test "what the shim becomes is in the namespace with both links, and so are the threads that it starts" {
+  declares && skip "this runtime makes it itself, in a process of its own"
+  mkdir "$WORK/noting"
+  # A kernel before 6.2 does not change what a process is in at execve, and Go cannot start a thread where the links differ.
+  cat >"$WORK/noting/$TNS_RUNTIME" <<EOF
+#!/bin/sh
+case " \$* " in *" run "*) readlink /proc/\$\$/ns/time /proc/\$\$/ns/time_for_children >$WORK/links ;; esac
+exec $(command -v "$TNS_RUNTIME") "\$@"
+EOF
+  chmod 755 "$WORK/noting/$TNS_RUNTIME"
+  env PATH="$WORK/noting:$PATH" "$SHIM" --root "$STATE" run --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1 3>&- &
+  running=$!
+  PIDS+=("$running")
+  for _ in $(seq $((50 * SLOW))); do [[ $(status_of c) != running ]] || break; sleep 0.1; done
+  init=$(ns_of "$(pid_of c)")
+  isnt "$init" "$HOST_NS"
+  is "$(cat "$WORK/links")" "$init"$'\n'"$init"
+  # runc stays beside a container that is not detached.
+  is "$(readlink "/proc/$running"/task/*/ns/time "/proc/$running"/task/*/ns/time_for_children | sort -u)" "$init"
+  threads=("/proc/$running"/task/*)
+  [[ $TNS_RUNTIME == crun ]] || ((${#threads[@]} > 1)) || fail "it has no threads"
+}
+
 @test "two containers have two time namespaces" {
   start shim one
   start shim two
@@ -155,14 +178,14 @@ EOF
   with=0
   if [[ $TNS_RUNTIME == crun ]]; then
     # crun maps a file of that name into memory, but reads what --config names.
-    timeout 20 "$SHIM" --root "$STATE" "${log[@]}" run --config <(cat "$BUNDLE/config.json") --pid-file "$WORK/pid" --detach --bundle "$BUNDLE" c \
+    timeout $((20 * SLOW)) "$SHIM" --root "$STATE" "${log[@]}" run --config <(cat "$BUNDLE/config.json") --pid-file "$WORK/pid" --detach --bundle "$BUNDLE" c \
       </dev/null >/dev/null 2>&1 || with=$?
   else
     mkdir "$WORK/piped"
     mkfifo "$WORK/piped/config.json"
     cat "$BUNDLE/config.json" >"$WORK/piped/config.json" 3>&- &
     PIDS+=("$!")
-    timeout 20 "$SHIM" --root "$STATE" "${log[@]}" run --pid-file "$WORK/pid" --detach --bundle "$WORK/piped" c </dev/null >/dev/null 2>&1 || with=$?
+    timeout $((20 * SLOW)) "$SHIM" --root "$STATE" "${log[@]}" run --pid-file "$WORK/pid" --detach --bundle "$WORK/piped" c </dev/null >/dev/null 2>&1 || with=$?
   fi
   is "$with" 0
   PIDS+=("$(cat "$WORK/pid")")

@@ -38,7 +38,7 @@ restored() { # restored bare|shim ID
   "$TNS_TOOLS/recvtty" "$WORK/console" >"$WORK/tty" &
   receiver=$!
   PIDS+=("$receiver")
-  for _ in $(seq 50); do [[ -S $WORK/console ]] && break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ -S $WORK/console ]] && break; sleep 0.1; done
   shim exec --detach --tty --console-socket "$WORK/console" c sh -c 'tty; readlink /proc/self/ns/time' </dev/null
   wait "$receiver"
   contains "$(tr -d '\r' <"$WORK/tty")" "/dev/pts/"
@@ -100,7 +100,7 @@ $init"
   "$SHIM" --root "$STATE" exec c sh -c 'while [ ! -e /mnt/end ]; do sleep 0.1; done' &
   running=$!
   PIDS+=("$running")
-  for _ in $(seq 50); do grep -q " $STATE/c " "/proc/$running/mountinfo" && break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do grep -q " $STATE/c " "/proc/$running/mountinfo" && break; sleep 0.1; done
   grep " $STATE/c " "/proc/$running/mountinfo"
   grep "$WORK/disk" "/proc/$running/mountinfo"
   umount "$WORK/disk"
@@ -137,7 +137,7 @@ EOF
   env PATH="$WORK/slow:$PATH" "$SHIM" --root "$STATE" exec c readlink /proc/self/ns/time >"$WORK/seen" 2>&1 3>&- &
   executing=$!
   PIDS+=("$executing")
-  for _ in $(seq 50); do grep -q "$WORK/slow" "/proc/$executing/cmdline" && break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do grep -q "$WORK/slow" "/proc/$executing/cmdline" && break; sleep 0.1; done
   restore shim c image
   touch "$WORK/go"
   wait "$executing" || true
@@ -171,7 +171,8 @@ with_user_namespace() {
 
 @test "a container with a user namespace that somebody else has put into a time namespace: exec joins" {
   with_user_namespace
-  unshare --time -- "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
+  # A child, because execve alone does not enter the namespace before Linux 6.2.
+  unshare --time --fork -- "$TNS_RUNTIME" --root "$STATE" run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1
   init=$(ns_of "$(pid_of c)")
   isnt "$init" "$HOST_NS"
   # crun before 1.8.7 enters the user namespace first, and may not enter the host's time namespace from there.
@@ -210,7 +211,7 @@ with_user_namespace() {
   unshare --time --fork sleep 1000 &
   parent=$!
   PIDS+=("$parent")
-  for _ in $(seq 50); do stranger=$(cat "/proc/$parent/task/$parent/children"); [[ -n $stranger ]] && break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do stranger=$(cat "/proc/$parent/task/$parent/children"); [[ -n $stranger ]] && break; sleep 0.1; done
   stranger=${stranger% }
   PIDS+=("$stranger")
   cp "$STATE/c/state.json" "$WORK/state.json"
@@ -246,7 +247,7 @@ same_words() { # same_words ARGUMENT...
 @test "a container whose PID 1 has ended: the runtime's own words and exit code" {
   start shim c
   kill -KILL "$(pid_of c)"
-  for _ in $(seq 50); do [[ $(status_of c) != stopped ]] || break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ $(status_of c) != stopped ]] || break; sleep 0.1; done
   same_words exec c true
   same_words --log "$WORK/log" exec --pid-file "$WORK/pid" c true
 }
@@ -342,7 +343,7 @@ without_time_namespaces() {
   "$TNS_TOOLS/recvtty" "$STATE/c/console" >"$WORK/tty" &
   PIDS+=($!)
   receiver=$!
-  for _ in $(seq 50); do [[ -S $STATE/c/console ]] && break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ -S $STATE/c/console ]] && break; sleep 0.1; done
   shim exec --detach --tty --console-socket "$STATE/c/console" c readlink /proc/self/ns/time </dev/null
   wait "$receiver"
   contains "$(tr -d '\r' <"$WORK/tty")" "$init"

@@ -10,7 +10,7 @@ of() { jq -c --arg id "$1" ".[] | select(.id == \$id) | $2" <<<"$output"; }
 
 stop() { # stop ID: its PID 1 ends, the runtime keeps its folder
   bare kill "$1" KILL
-  for _ in $(seq 50); do [[ $(status_of "$1") != stopped ]] || return 0; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ $(status_of "$1") != stopped ]] || return 0; sleep 0.1; done
   fail "$1 is $(status_of "$1")"
 }
 
@@ -44,7 +44,7 @@ stop() { # stop ID: its PID 1 ends, the runtime keeps its folder
   run "$TNS_BIN/tnsctl" inspect --root "$STATE" mixed
   is "$status" 1
   kill -KILL "$stray_pid"
-  for _ in $(seq 50); do [[ -d /proc/$stray_pid ]] || break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ -d /proc/$stray_pid ]] || break; sleep 0.1; done
   run all
   is "$status" 0
   contains "$(grep '^mixed ' <<<"$output")" "2          agree"

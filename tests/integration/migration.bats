@@ -27,7 +27,7 @@ machine() { # machine MONOTONIC BOOTTIME
   unshare --time "${offsets[@]}" sleep 1000 3>&- &
   holder=$!
   PIDS+=("$holder")
-  for _ in $(seq 50); do [[ $(readlink "/proc/$holder/exe") == */sleep ]] && break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ $(readlink "/proc/$holder/exe") == */sleep ]] && break; sleep 0.1; done
   MACHINE=(nsenter --time="/proc/$holder/ns/time_for_children")
   # shellcheck disable=SC2034  # The helpers' own.
   HOST_NS=$("${MACHINE[@]}" readlink /proc/self/ns/time)

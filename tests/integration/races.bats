@@ -7,7 +7,7 @@ load helpers
 # A process with this number in a time namespace of its own: sets STRANGER to that namespace.
 take_number() { # take_number PID
   local offset=100000
-  for _ in $(seq 50); do
+  for _ in $(seq $((50 * SLOW))); do
     [[ -d /proc/$1 ]] || break
     sleep 0.1
   done
@@ -18,7 +18,7 @@ take_number() { # take_number PID
     if (($! == $1)); then break; fi
   done
   is "$!" "$1"
-  for _ in $(seq 50); do
+  for _ in $(seq $((50 * SLOW))); do
     STRANGER=$(ns_of "$1")
     [[ $STRANGER == "$HOST_NS" ]] || return 0
     sleep 0.1
@@ -145,7 +145,7 @@ exec_slowly() { # exec_slowly ID [COMMAND...]; returns when the runtime waits. S
   start shim c
   checkpoint shim c image --leave-running
   kill -KILL "$(pid_of c)"
-  for _ in $(seq 50); do [[ $(status_of c) != stopped ]] || break; sleep 0.1; done
+  for _ in $(seq $((50 * SLOW))); do [[ $(status_of c) != stopped ]] || break; sleep 0.1; done
   exec_slowly c
   bare delete --force c
   clear_cgroups

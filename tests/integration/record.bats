@@ -98,7 +98,7 @@ restore_log() {
     start "$with" "running-$with"
     start "$with" "stopped-$with"
     bare kill "stopped-$with" KILL
-    for _ in $(seq 50); do
+    for _ in $(seq $((50 * SLOW))); do
       [[ $(status_of "stopped-$with") != stopped ]] || break
       sleep 0.1
     done
