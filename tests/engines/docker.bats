@@ -3,50 +3,7 @@
 # Docker with the shim as a runtime, and as its default one.
 
 load helpers
-
-# Docker remembers the runtime that a container was made with: what comes later needs no option.
-bare() { docker run --runtime "$TNS_RUNTIME" "${@:2}"; }
-shim() { docker run --runtime tns-shim "${@:2}"; }
-# Not every Docker can restore a container with a network namespace of its own: `cycle` shows it.
-start() { "$1" run --detach --network "${NETWORK:-none}" --name "$2" "${@:3}" tns sh -c "$FIRST"; }
-pid_of() { docker inspect --format '{{.State.Pid}}' "$1"; }
-in_container() { docker exec "${@:2}"; }
-remove_all() {
-  docker ps --all --quiet | xargs --no-run-if-empty docker rm --force
-  end_shims
-}
-
-# Docker packs the checkpoint for its containerd, which may still have the same bytes from when it was made: then it says so.
-restore() { # restore ID CHECKPOINT
-  local said=
-  for _ in $(seq 20); do
-    said=$(docker start --checkpoint "$2" "$1" 2>&1) && return
-    [[ $said == *'already exists'* ]] || break
-    sleep 0.5
-  done
-  fail "$said"
-}
-
-cycle() { # cycle bare|shim ID [NETWORK]
-  NETWORK=${3:-host} start "$1" "$2" && docker checkpoint create "$2" probe && restore "$2" probe
-}
-
-start_engine() {
-  if with_systemd; then
-    systemctl restart docker
-    return
-  fi
-  dockerd >>"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
-  echo $! >"$BATS_FILE_TMPDIR/engine.pid"
-  wait_for docker version
-}
-
-# What a machine without systemd and with no firewall to change needs.
-without_systemd() {
-  jq '. + {"data-root": "/run/docker-root", "storage-driver": "vfs", bridge: "none", iptables: false, ip6tables: false,
-    "exec-opts": ["native.cgroupdriver=cgroupfs"]}' /etc/docker/daemon.json >/etc/docker/daemon.json.new
-  mv /etc/docker/daemon.json.new /etc/docker/daemon.json
-}
+load docker
 
 setup_file() {
   install_shim
@@ -76,7 +33,7 @@ teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 
 @test "run and exec: plain, with a terminal, detached, as a user, in a folder" {
   # The default runtime
-  docker run --detach --network none --name cc tns sh -c "$FIRST"
+  docker run --detach --network "$OWN" --name cc tns sh -c "$FIRST"
   is "$(docker inspect --format '{{.HostConfig.Runtime}}' cc)" tns-shim
   whole cc 2
   pid=$(pid_of cc)
@@ -90,18 +47,18 @@ teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
   is "$(docker exec --workdir /mnt cc readlink /proc/self/cwd)" /mnt
   run docker exec cc sh -c 'exit 42'
   is "$status" 42
-  run shim run --rm --network none tns sh -c 'exit 43'
+  run shim run --rm --network "$OWN" tns sh -c 'exit 43'
   is "$status" 43
 }
 
 @test "under the name that says which runtime" {
-  docker run --runtime "tns-shim-$TNS_RUNTIME" --detach --network none --name cc tns sh -c "$FIRST"
+  docker run --runtime "tns-shim-$TNS_RUNTIME" --detach --network "$OWN" --name cc tns sh -c "$FIRST"
   whole cc 2
 }
 
 @test "logs, top, stats, pause, restart, kill, wait, rm" {
   start shim cc
-  shim run --network none --name says tns sh -c 'id -u; ls /none' || true
+  shim run --network "$OWN" --name says tns sh -c 'id -u; ls /none' || true
   contains "$(docker logs says 2>&1)" 0
   contains "$(docker logs says 2>&1)" /none
   contains "$(docker top cc)" tail
@@ -133,8 +90,8 @@ teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 }
 
 @test "errors reach the user as they do without the shim" {
-  alike - with run --rm --network none tns nope
-  alike - with run --rm --network none tns /bin/data
+  alike - with run --rm --network "$OWN" tns nope
+  alike - with run --rm --network "$OWN" tns /bin/data
   start bare bare-cc
   start shim shim-cc
   alike - docker exec with-cc nope
@@ -149,7 +106,7 @@ teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
   # the network namespace of a process that they do not know yet (/proc/0/ns/net).
   alike - cycle with with-cc host
   remove_all
-  alike - cycle with with-cc none
+  alike - cycle with with-cc "$OWN"
 }
 
 @test "without the shim, a tree that exec has mixed is lost at the second checkpoint; tnsctl repairs it" {
@@ -165,7 +122,7 @@ teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
   run restore cc two
   isnt "$status" 0
   contains "$output" 'criu failed'
-  tnsctl repair "/run/docker-root/containers/$(docker inspect --format '{{.Id}}' cc)/checkpoints/two"
+  tnsctl repair "$(docker info --format '{{.DockerRootDir}}')/containers/$(docker inspect --format '{{.Id}}' cc)/checkpoints/two"
   restore cc two
   is "$(processes cc)" "$before"
   one_namespace cc
@@ -173,7 +130,7 @@ teardown_file() { with_systemd || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"; }
 
 @test "checkpoint and start, twice, with exec'd children: all alive, in one namespace" {
   needs_checkpoints
-  NETWORK=host start shim cc
+  NETWORK=$(restorable) start shim cc
   for cycle in 1 2; do
     background shim cc
     docker checkpoint create cc "cycle-$cycle"

@@ -31,6 +31,13 @@ settings() { # settings [LINE...]
   } >/etc/tns-shim/config.toml
 }
 
+# A snippet at the end of the configuration that the distribution has put there.
+append_to_containerd() { # append_to_containerd FILE
+  local config=/etc/containerd/config.toml
+  [[ -e $config.distribution ]] || cp "$config" "$config.distribution"
+  cat "$config.distribution" "$1" >"$config"
+}
+
 # An image that every engine can load: the format of `docker save`.
 make_image() { # make_image FILE [NAME]
   local folder sum
