@@ -22,11 +22,17 @@ SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/i
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run
 
-.PHONY: build install uninstall demo check unit integration vm stress lint fuzz bench clean
+.PHONY: build rust install uninstall demo check unit integration vm stress lint fuzz bench clean
 
-build:
+build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
 		$(CARGO) build --release --locked --target $(TARGET) --target-dir "$(TARGET_DIR)"
+
+# An older one gives up somewhere in the dependencies, in words that do not say what is missing.
+rust:
+	@wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); have=$$(rustc -vV | sed -n 's/^release: //p'); \
+	printf '%s\n' "$$wanted" "$${have:-0}" | sort -V -C || \
+		{ echo "make: Rust $$wanted or newer is needed (https://rustup.rs), and rustc here is $${have:-missing}" >&2; exit 1; }
 
 # Builds nothing, so that `make build` by a user and `make install` by root leave no files of root's in the tree.
 install:
