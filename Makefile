@@ -17,10 +17,11 @@ STATIC = -C target-feature=+crt-static -C relocation-model=static
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
-	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/faults/faults.bash \
+	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
+	tests/faults/faults.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
-	tests/vm/boot tests/vm/guest tests/vm/run
+	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
 .PHONY: build rust install uninstall demo check unit integration vm stress lint fuzz bench clean
 

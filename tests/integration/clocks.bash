@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # Processes that note what their clocks read, in $SAMPLES, and what has to hold of that over checkpoints and restores.
-# shellcheck disable=SC2034  # Read by the test files.
+# shellcheck disable=SC2034,SC2154  # Read by the test files, and set by bats.
 
 # PID 1 and a child of its own, each of which notes what its clocks read.
 prepare() {
