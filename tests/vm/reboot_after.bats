@@ -8,7 +8,7 @@ load reboot
 setup() {
   tell_of_second_try
   note_what_is_there
-  on_disk direct
+  on_disk "direct-$TNS_RUNTIME"
   STATE=/run/$TNS_RUNTIME BUNDLE=$WORK/bundle ROOTFS=$WORK/rootfs SHIM=$WORK/tns-shim-$TNS_RUNTIME
   HOST_NS=$(readlink /proc/self/ns/time)
   as_it_was

@@ -13,8 +13,8 @@ shim() { "${MACHINE[@]}" "$SHIM" --root "$STATE" "$@"; }
 setup() {
   tell_of_second_try
   note_what_is_there
-  rm -rf /var/lib/tns/direct
-  on_disk direct
+  rm -rf "/var/lib/tns/direct-$TNS_RUNTIME"
+  on_disk "direct-$TNS_RUNTIME"
   STATE=/run/$TNS_RUNTIME BUNDLE=$WORK/bundle ROOTFS=$WORK/rootfs SHIM=$WORK/tns-shim-$TNS_RUNTIME
   cp "$TNS_BIN/tns-shim" "$SHIM"
   HOST_NS=$(readlink /proc/self/ns/time)

@@ -13,7 +13,7 @@ setup_file() {
 }
 
 @test "restore.clocks = host is refused, with the numbers" {
-  on_disk podman
+  on_disk "podman-$TNS_RUNTIME"
   rebooted
   as_it_was
   settings '[restore]' 'clocks = "host"'
@@ -23,7 +23,7 @@ setup_file() {
 }
 
 @test "imported: the clocks of all of its processes go on, in one time namespace; exec, and another export and import" {
-  on_disk podman
+  on_disk "podman-$TNS_RUNTIME"
   rebooted
   as_it_was
   timed podman container restore --import "$WORK/image.tar"

@@ -8,8 +8,8 @@ load reboot
 setup_file() { setup_podman; }
 
 @test "exported and imported, and exported again, with an exec'd child of each life" {
-  rm -rf /var/lib/tns/podman
-  on_disk podman
+  rm -rf "/var/lib/tns/podman-$TNS_RUNTIME"
+  on_disk "podman-$TNS_RUNTIME"
   mkdir "$SAMPLES"
   shim run --detach --name c --volume "$SAMPLES:/samples" --volume "$TNS_TOOLS:/tools:ro" tns \
     sh -c '/tools/clocks /samples/child & exec /tools/clocks /samples/init' >/dev/null
