@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -192,15 +193,26 @@ pub fn without_sigchld<T>(children: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Whether the kernel makes such namespaces for this process, tried by a child, which has ended when this returns.
+/// Whether this process can make such namespaces, and enter the time namespace among them, tried by a child, which has ended
+/// when this returns.
 ///
 /// # Errors
-/// What `unshare` says; ECHILD if the child could not be asked.
+/// What the kernel says; EACCES if a filter has killed the child for asking; ECHILD if the child could not be asked.
 pub fn try_unshare(flags: CloneFlags) -> Result<(), Errno> {
-    // SAFETY: the child makes two system calls, and neither allocates nor returns.
+    const MADE: &CStr = c"/proc/self/ns/time_for_children";
+    let is_of_time = flags.bits() & libc::CLONE_NEWTIME != 0;
+    // SAFETY: the child makes some system calls, and none of them allocates or returns.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let error = unshare(flags).err().map_or(0, |errno| errno as c_int);
+            let mut result = unshare(flags);
+            if result.is_ok() && is_of_time {
+                // SAFETY: the path is a C string; what is opened is of this process, which ends.
+                result = Errno::result(unsafe { libc::open(MADE.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })
+                    // SAFETY: takes no memory.
+                    .and_then(|made| Errno::result(unsafe { libc::setns(made, libc::CLONE_NEWTIME) }))
+                    .map(drop);
+            }
+            let error = result.err().map_or(0, |errno| errno as c_int);
             // SAFETY: ends this process, and runs nothing of its parent's.
             unsafe { libc::_exit(error) }
         }
@@ -208,6 +220,7 @@ pub fn try_unshare(flags: CloneFlags) -> Result<(), Errno> {
             match waitpid(child, None) {
                 Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
                 Ok(WaitStatus::Exited(_, error)) => return Err(Errno::from_raw(error)),
+                Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => return Err(Errno::EACCES),
                 Err(Errno::EINTR) => {}
                 _ => return Err(Errno::ECHILD),
             }

@@ -145,8 +145,9 @@ impl Kernel {
     /// are not seen. Where the caller may not, the runtime may, in a user namespace of its own.
     pub fn try_out() -> Self {
         let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
-        let in_a_child = |flags| sys::without_sigchld(|| sys::try_unshare(flags));
-        let made = if enter(&own).is_ok() {
+        let made = if is_filtered() {
+            try_in_a_child(if may_make() { CLONE_NEWTIME } else { CloneFlags::CLONE_NEWUSER | CLONE_NEWTIME })
+        } else if enter(&own).is_ok() {
             unshare(CLONE_NEWTIME).inspect(|()| {
                 if let Err(error) = enter(&own) {
                     log::warn!("{error:#}");
@@ -154,14 +155,14 @@ impl Kernel {
             })
         } else if may_make() {
             // There is no way back: the own one belongs to a user namespace above, as under a Podman that is not root's.
-            in_a_child(CLONE_NEWTIME)
+            try_in_a_child(CLONE_NEWTIME)
         } else {
-            in_a_child(CloneFlags::CLONE_NEWUSER | CLONE_NEWTIME)
+            try_in_a_child(CloneFlags::CLONE_NEWUSER | CLONE_NEWTIME)
         };
         match made {
             Ok(()) => Self::Able,
             // Then it is the user namespace that cannot be made here, or gives no rights, and the runtime may know a way.
-            Err(_) if !may_make() && in_a_child(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWUTS).is_err() => {
+            Err(_) if !may_make() && try_in_a_child(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWUTS).is_err() => {
                 Self::look()
             }
             Err(Errno::ENOSPC) if Self::look() == Self::Able => Self::AtLimit,
@@ -195,6 +196,9 @@ impl Kernel {
 /// EPERM without `CAP_SYS_ADMIN`; ENOSPC at the limit of `user.max_time_namespaces`; EINVAL on kernels without.
 pub fn make() -> Result<()> {
     let own = File::open("/proc/self/ns/time").context("open /proc/self/ns/time")?;
+    if is_filtered() {
+        try_in_a_child(CLONE_NEWTIME).context("make a time namespace")?;
+    }
     unshare(CLONE_NEWTIME).context("make a time namespace")?;
     let settle = || -> Result<()> {
         let path = "/proc/self/ns/time_for_children";
@@ -219,11 +223,25 @@ pub fn enter(namespace: impl AsFd) -> Result<()> {
 /// Whether this process has `CAP_SYS_ADMIN` in its user namespace, which making and entering take; see capabilities(7).
 pub fn may_make() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
-    let effective = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    });
-    effective.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+    own_status("CapEff:", 16).is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+fn try_in_a_child(flags: CloneFlags) -> Result<(), Errno> {
+    sys::without_sigchld(|| sys::try_unshare(flags))
+}
+
+/// Whether this process has a seccomp filter; see seccomp(2). It may kill whoever asks for what it denies, as systemd's
+/// `SystemCallFilter=` does, so a child asks first.
+fn is_filtered() -> bool {
+    const MODE_FILTER: u64 = 2;
+    own_status("Seccomp:", 10) == Some(MODE_FILTER)
+}
+
+/// A number in /proc/self/status; see proc(5).
+fn own_status(name: &str, radix: u32) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let number = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(number.trim(), radix).ok()
 }
 
 #[cfg(test)]

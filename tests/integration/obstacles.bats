@@ -12,7 +12,8 @@ annotate() { edit_config "$BUNDLE" ".annotations[\"org.tns-shim.$1\"] = \"$2\"";
 
 @test "a seccomp filter denies time namespaces: the container starts as without the shim, with the reason in the log" {
   cp "$BUNDLE/config.json" "$WORK/before.json"
-  for errno in 1 13 38; do
+  # Or kills whoever asks, which is what systemd's SystemCallFilter= does.
+  for errno in 1 13 38 kill; do
     rm -f "$WORK/log"
     denied $errno "$SHIM" --root "$STATE" --log "$WORK/log" --log-format json run --detach --bundle "$BUNDLE" "c$errno" </dev/null >/dev/null 2>&1
     is "$(ns_of "$(pid_of "c$errno")")" "$HOST_NS"
@@ -86,11 +87,13 @@ annotate() { edit_config "$BUNDLE" ".annotations[\"org.tns-shim.$1\"] = \"$2\"";
 
 @test "a seccomp filter: features lists no time that the runtime does not list, and doctor says why" {
   "$TNS_RUNTIME" features >"$WORK/without" 2>&1 || true
-  denied 1 "$SHIM" features >"$WORK/with" 2>&1 || true
-  cmp "$WORK/with" "$WORK/without"
-  run denied 1 "$TNS_BIN/tnsctl" doctor --runtime "$TNS_RUNTIME"
-  is "$status" 1
-  contains "$output" "pass: a seccomp filter or a security module denies making time namespaces"
+  for answer in 1 kill; do
+    denied "$answer" "$SHIM" features >"$WORK/with" 2>&1 || true
+    cmp "$WORK/with" "$WORK/without"
+    run denied "$answer" "$TNS_BIN/tnsctl" doctor --runtime "$TNS_RUNTIME"
+    is "$status" 1
+    contains "$output" "pass: a seccomp filter or a security module denies making time namespaces"
+  done
 }
 
 @test "doctor without time namespaces: nobody has to join one" {
