@@ -17,6 +17,11 @@ esac
 # How many times longer than on a machine of today anything may take. A machine without a virtual processor says so.
 SLOW=${TNS_SLOW:-1}
 
+# Before Linux 5.13 the kernel does not tell CRIU about the restartable sequences that every program of glibc 2.35 and later asks for:
+# those here ask for none, in containers and outside.
+kernel_at_least() { [[ $(printf '%s\n' "$1" "$(uname -r)" | sort -V | head -n 1) == "$1" ]]; }
+if ! kernel_at_least 5.13; then export GLIBC_TUNABLES=glibc.pthread.rseq=0; fi
+
 # Both are the real thing; `shim` has tns-shim in front, under the name that says which runtime it wraps.
 bare() { "$TNS_RUNTIME" --root "$STATE" "$@"; }
 shim() { "$SHIM" --root "$STATE" "$@"; }
@@ -168,6 +173,7 @@ make_config() {
   # shellcheck disable=SC2016  # $rootfs is jq's.
   edit_config "$bundle" '
     .process.terminal = false | .root = {path: $rootfs, readonly: false} | .hostname = "tns"
+    | .process.env += [env.GLIBC_TUNABLES | select(. != null) | "GLIBC_TUNABLES=\(.)"]
     | .process.args = ["sh", "-c", "tail -f /dev/null & while :; do wait; done"]
     | .linux.namespaces |= map(select(.type != "cgroup"))'
 }
@@ -291,7 +297,7 @@ lack_of_criu() {
     echo "this crun is built without CRIU"
   elif ! criu check --feature timens >/dev/null 2>&1; then
     echo "no CRIU that runs here"
-  # A kernel before 5.13 does not tell about the restartable sequences that every program of glibc 2.35 and later has.
+  # Which sees too late what it lacks on an old kernel.
   elif ! criu check --feature get_rseq_conf >/dev/null 2>&1 && ! cycles; then
     echo "before Linux 5.13 this CRIU does not restore a program of this machine's C library, without the shim either"
   fi

@@ -188,7 +188,10 @@ mounts() { cut -d' ' -f3- /proc/self/mountinfo | sort; }
   bare delete --force c
   # Or against all expectation. CRIU copies groups itself by now, and may not take what has none.
   without move_mount:error=EINVAL:when=3
-  contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "back into its group"
+  words='back into its group'
+  # There may be no third call on an older kernel, which says what it said above without a fault.
+  kernel_at_least 5.15 || words=' back '
+  contains "$(jq -r 'select(.level == "warning").msg' "$WORK/log")" "$words"
 }
 
 @test "what the runtime would put into the view, where nobody finds it, is refused" {
