@@ -103,28 +103,28 @@ state_of_cri() { ctr plugins ls | awk '$1 ~ /\.cri\./ || $2 == "cri" { print $NF
 @test "systemctl restart docker with live-restore: the containers are found, exec is in their time namespaces, they end when told" {
   with_docker
   is "$(docker info --format '{{.LiveRestoreEnabled}} {{.CgroupDriver}} {{.Driver}}' | sed 's/overlayfs/overlay2/')" 'true systemd overlay2'
-  start bare b
-  start shim c
-  whole c 2
-  containers=(b c)
-  NETWORK=host start shim d
-  if [[ -z $(lack_of_criu) ]] && docker checkpoint create d one && restore d one; then
-    background shim d
-    wait_for has d 3
-    containers+=(d)
+  start bare bb
+  start shim cc
+  whole cc 2
+  containers=(bb cc)
+  NETWORK=host start shim dd
+  if [[ -z $(lack_of_criu) ]] && docker checkpoint create dd one && restore dd one; then
+    background shim dd
+    wait_for has dd 3
+    containers+=(dd)
   else
     # As in docker.bats.
     is "$TNS_RUNTIME" crun
-    docker rm --force d
+    docker rm --force dd
   fi
   restarted docker "${containers[@]}"
-  in_container bare b id
-  whole c 2
-  [[ ! -v containers[2] ]] || whole d 3
+  in_container bare bb id
+  whole cc 2
+  [[ ! -v containers[2] ]] || whole dd 3
   # containerd, too, of which Docker has them.
   systemctl restart containerd
-  wait_for docker exec c id
-  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+  wait_for docker exec cc id
+  is "$(exec_ns shim cc)" "$(ns_of "$(pid_of cc)")"
   for id in "${containers[@]}"; do
     ends "$id" docker stop --time 0
     docker rm "$id"
