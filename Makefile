@@ -59,11 +59,12 @@ uninstall:
 demo: build
 	TNS_BIN="$(BIN)" contrib/demo/run
 
+# And the core of `vm`, one machine after all else, because it takes both processors.
 check: unit integration
 	$(MAKE) vm ONLY=core
 
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
-unit:
+unit: rust
 	CARGO="$(CARGO)" tests/unit --locked --target-dir "$(TARGET_DIR)"
 
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.

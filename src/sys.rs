@@ -204,6 +204,8 @@ pub fn try_unshare(flags: CloneFlags) -> Result<(), Errno> {
     // SAFETY: the child makes some system calls, and none of them allocates or returns.
     match unsafe { fork() }? {
         ForkResult::Child => {
+            // A filter that kills leaves a core of this process otherwise, every time.
+            let _ = nix::sys::prctl::set_dumpable(false);
             let mut result = unshare(flags);
             if result.is_ok() && is_of_time {
                 // SAFETY: the path is a C string; what is opened is of this process, which ends.
