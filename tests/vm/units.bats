@@ -34,8 +34,8 @@ plain() { sed -E "s,$WORK/tns-shim-,,; s/(time=\"[^\"]*\"|[0-9-]+T[0-9:.]+Z)//; 
 # What has been seen: `own` namespace, the host's, or none at all.
 where() { case $(cat "$ROOTFS/namespace" 2>/dev/null) in '') echo none ;; "$HOST_NS") echo host ;; *) echo own ;; esac; rm -f "$ROOTFS/namespace"; }
 
-alike() { # alike PROPERTIES
-  local without with bare_where shim_where
+alike() { # alike PROPERTIES; sets shim_where
+  local without with bare_where
   without=$(in_unit "$1" "$TNS_RUNTIME" --root "$STATE" run --bundle "$BUNDLE" c | plain)
   bare_where=$(where)
   bare delete --force c 2>/dev/null || true
@@ -49,6 +49,8 @@ alike() { # alike PROPERTIES
 
 @test "plain" {
   alike ''
+  # Else all the rest would show that nothing is done at all.
+  is "$shim_where" own
 }
 
 @test "protected: the file system, tunables, control groups, privileges, /tmp, /home, devices" {
