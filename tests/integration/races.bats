@@ -13,7 +13,8 @@ take_number() { # take_number PID
   done
   for _ in $(seq 20); do
     echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid
-    unshare --time --boottime "$offset" -- sleep 1000 &
+    # Enters by itself: execve does so only since Linux 6.2, and a child would have another number.
+    unshare --time --boottime "$offset" -- nsenter --time=/proc/self/ns/time_for_children -- sleep 1000 &
     PIDS+=($!)
     if (($! == $1)); then break; fi
   done
