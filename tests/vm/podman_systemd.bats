@@ -91,10 +91,10 @@ is_replaced() { [[ $(pid_of c 2>/dev/null) != "$1" && $(pid_of c) != 0 ]]; }
     wait_for is_replaced "$before"
     as_it_should "$with" c 2
     systemctl stop tns-c
-    run podman inspect c
-    isnt "$status" 0
+    wait_for gone c
   done
 }
+gone() { ! podman container exists "$1"; }
 
 @test "podman auto-update starts the container anew from the newer image" {
   for with in bare shim; do
