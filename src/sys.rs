@@ -36,7 +36,7 @@ macro_rules! c_main {
 /// to: as the name of an ELF note, which linkers put before all else, and `strip` leaves.
 pub const MARK: [u8; 20] = *b"org.tns-shim.program";
 /// Bytes.
-pub const MARK_WITHIN: u64 = 4096;
+pub const MARK_WITHIN: usize = 4096;
 
 /// As elf(5) has notes: the length of the name with its end, that of the description, and the type.
 #[repr(C)]
