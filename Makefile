@@ -9,6 +9,7 @@ BINDIR = $(PREFIX)/bin
 HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
 
 CARGO ?= cargo
+CARGO_FLAGS ?=
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Static and not relocated: the shim's own start is most of what it costs, and the dynamic linker would double it.
@@ -27,7 +28,7 @@ SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/i
 
 build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
-		$(CARGO) build --release --locked --target $(TARGET) --target-dir "$(TARGET_DIR)"
+		$(CARGO) build --release --locked $(CARGO_FLAGS) --target $(TARGET) --target-dir "$(TARGET_DIR)"
 
 # An older one gives up somewhere in the dependencies, in words that do not say what is missing.
 rust:
