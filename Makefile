@@ -10,21 +10,26 @@ HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
 
 CARGO ?= cargo
 CARGO_FLAGS ?=
-TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))
-# Static and not relocated: the shim's own start is most of what it costs, and the dynamic linker would double it.
+# Static and not relocated: the shim's own start is most of what it costs, and the dynamic linker would double it. `STATIC=` is for
+# distributions that want a relocatable program with the shared C library.
 # --target, because without it these flags would also apply to procedural macros, which cannot be static.
 STATIC = -C target-feature=+crt-static -C relocation-model=static
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+MUSL = $(HOST:-gnu=-musl)
+# glibc's start costs twice what musl's does: musl where Rust and a C compiler for it are here.
+HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(shell rustc --print target-libdir --target $(MUSL))/libstd-*))
+TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
-SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
+SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build fuzz/run \
 	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
 	tests/faults/faults.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build rust install uninstall demo check unit integration vm stress lint fuzz bench clean
+.PHONY: build released rust install uninstall demo check unit integration vm stress lint fuzz bench clean
 
 build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
@@ -68,9 +73,14 @@ check: unit integration
 unit: rust
 	CARGO="$(CARGO)" tests/unit --locked --target-dir "$(TARGET_DIR)"
 
+# What is released, also where this Rust cannot build it.
+RELEASED = $(if $(findstring musl,$(TARGET)),$(BIN),$(TARGET_DIR)/released)
+released: build
+	test "$(RELEASED)" = "$(BIN)" || CARGO="$(CARGO)" contrib/musl/build "$(RELEASED)"
+
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
-integration: build
-	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
+integration: released
+	TNS_BIN="$(BIN)" TNS_MUSL="$(RELEASED)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 # On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
