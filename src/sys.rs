@@ -83,6 +83,14 @@ pub fn occupy_standard_fds() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this process may have a seccomp filter, see seccomp(2). It may kill whoever asks for what it denies, as systemd's
+/// `SystemCallFilter=` does, so a child asks first. (One that kills for this question lets no runtime live: they all set
+/// something of their process by the same call.)
+pub fn is_filtered() -> bool {
+    // SAFETY: only asks, and takes nothing but the option.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
+}
+
 /// A descriptor that stands for the process `pid` and no later one of that number, see `pidfd_open(2)` (Linux 5.3).
 ///
 /// # Errors
