@@ -124,10 +124,10 @@ stop() { # stop ID: its PID 1 ends, the runtime keeps its folder
   for id in a b c; do start bare "$id"; done
   sleep 1000 &
   PIDS+=($!)
-  run strace -qq -o "$WORK/trace" -P "/proc/$!/cgroup" -e trace=openat -- "$TNS_BIN/tnsctl" inspect --all --root "$STATE"
+  run strace -qq -o "$WORK/trace" -P "/proc/$!/cgroup" -e 'trace=?open,openat' -- "$TNS_BIN/tnsctl" inspect --all --root "$STATE"
   is "$status" 0
   contains "$output" "No container is at risk."
-  is "$(grep -c openat "$WORK/trace")" 1
+  is "$(grep -c '^open' "$WORK/trace")" 1
 }
 
 @test "an id and --all exclude each other, and one of them is needed" {

@@ -82,16 +82,19 @@ try() { # try PROGRAM
 }
 
 start() { # start PROGRAM ID
-  local program=("$1" --root "$STATE" --log "$WORK/said") images=(--image-path "$WORK/image" --work-path "$WORK/image")
+  local first program=("$1" --root "$STATE" --log "$WORK/said") images=(--image-path "$WORK/image" --work-path "$WORK/image")
   if [[ $verb == create || $verb == hook ]]; then
     "${program[@]}" create --bundle "$bundle" --pid-file "$WORK/pid" "$2"
     return
   fi
   "${program[@]}" run --detach --bundle "$bundle" --pid-file "$WORK/pid" "$2" || return
   if [[ $verb == restore ]]; then
+    first=$(<"$WORK/pid")
     rm "$WORK/pid"
-    "${program[@]}" checkpoint "${images[@]}" "$2" &&
-      "${program[@]}" restore --detach --bundle "$bundle" "${images[@]}" --pid-file "$WORK/pid" "$2"
+    "${program[@]}" checkpoint "${images[@]}" "$2" || return
+    # Without a pid namespace of the container's own its process gets its number back, and whoever has to may not have waited for it yet.
+    for _ in {1..1000}; do [[ -d /proc/$first ]] || break; sleep 0.01; done
+    "${program[@]}" restore --detach --bundle "$bundle" "${images[@]}" --pid-file "$WORK/pid" "$2"
   fi
 }
 
