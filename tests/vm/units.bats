@@ -18,6 +18,7 @@ setup() {
   make_rootfs "$ROOTFS"
   make_config "$BUNDLE"
   edit_config "$BUNDLE" '.process.args = ["sh", "-c", "readlink /proc/self/ns/time >/namespace; echo said; exit 7"]'
+  cp "$BUNDLE/config.json" "$WORK"
 }
 
 # What a unit with PROPERTY... (words, apart by `;`) makes of COMMAND: what it says, its status, where the container was.
@@ -36,6 +37,8 @@ where() { case $(cat "$ROOTFS/namespace" 2>/dev/null) in '') echo none ;; "$HOST
 
 alike() { # alike PROPERTIES; sets shim_where
   local without with bare_where
+  # In which the shim may have declared a time namespace.
+  cp "$WORK/config.json" "$BUNDLE"
   without=$(in_unit "$1" "$TNS_RUNTIME" --root "$STATE" run --bundle "$BUNDLE" c | plain)
   bare_where=$(where)
   bare delete --force c 2>/dev/null || true
