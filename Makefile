@@ -102,11 +102,12 @@ lint:
 fuzz:
 	fuzz/run $(FUZZ)
 
-# What the shim adds to a call, beside a program that only calls execve. Never a pass or a failure.
-# As root. N=2000 for more turns, SHIM=FILE for another build.
-bench: build
-	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
-		$(CARGO) bench --locked --target $(TARGET) --target-dir "$(TARGET_DIR)" --bench overhead -- $(N)
+# What the shim adds to a call, beside programs that only call execve. Never a pass or a failure.
+# As root. N=2000 for more turns, SHIM=FILE for another build than the released one.
+bench: SHIM ?= $(RELEASED)/tns-shim
+bench: released
+	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" SHIM="$(SHIM)" \
+		$(CARGO) bench --locked --target $(HOST) --target-dir "$(TARGET_DIR)" --bench overhead -- $(N)
 
 clean:
 	$(CARGO) clean --target-dir "$(TARGET_DIR)"
