@@ -79,8 +79,9 @@ released: build
 	test "$(RELEASED)" = "$(BIN)" || CARGO="$(CARGO)" contrib/musl/build "$(RELEASED)"
 
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
-integration: released
-	TNS_BIN="$(BIN)" TNS_MUSL="$(RELEASED)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
+# With TNS_MUSL=FOLDER most combinations have the binaries of that folder, for instance what `make released` has built.
+integration: build
+	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 # On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
