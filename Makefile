@@ -9,25 +9,31 @@ BINDIR = $(PREFIX)/bin
 HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
 
 CARGO ?= cargo
-TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+CARGO_FLAGS ?=
 TARGET_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))
-# Static and not relocated: the shim's own start is most of what it costs, and the dynamic linker would double it.
+# Static and not relocated: the shim's own start is most of what it costs, and the dynamic linker would double it. `STATIC=` is for
+# distributions that want a relocatable program with the shared C library.
 # --target, because without it these flags would also apply to procedural macros, which cannot be static.
 STATIC = -C target-feature=+crt-static -C relocation-model=static
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+MUSL = $(HOST:-gnu=-musl)
+# glibc's start costs twice what musl's does: musl where Rust and a C compiler for it are here.
+HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(shell rustc --print target-libdir --target $(MUSL))/libstd-*))
+TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
-SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh fuzz/run \
+SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build fuzz/run \
 	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
 	tests/faults/faults.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build rust install uninstall demo check unit integration vm stress lint fuzz bench clean
+.PHONY: build released rust install uninstall demo check unit integration vm stress lint fuzz bench clean
 
 build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
-		$(CARGO) build --release --locked --target $(TARGET) --target-dir "$(TARGET_DIR)"
+		$(CARGO) build --release --locked $(CARGO_FLAGS) --target $(TARGET) --target-dir "$(TARGET_DIR)"
 
 # An older one gives up somewhere in the dependencies, in words that do not say what is missing.
 rust:
@@ -67,7 +73,13 @@ check: unit integration
 unit: rust
 	CARGO="$(CARGO)" tests/unit --locked --target-dir "$(TARGET_DIR)"
 
+# What is released, also where this Rust cannot build it.
+RELEASED = $(if $(findstring musl,$(TARGET)),$(BIN),$(TARGET_DIR)/released)
+released: build
+	test "$(RELEASED)" = "$(BIN)" || CARGO="$(CARGO)" contrib/musl/build "$(RELEASED)"
+
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
+# With TNS_MUSL=FOLDER most combinations have the binaries of that folder, for instance what `make released` has built.
 integration: build
 	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
@@ -91,11 +103,12 @@ lint:
 fuzz:
 	fuzz/run $(FUZZ)
 
-# What the shim adds to a call, beside a program that only calls execve. Never a pass or a failure.
-# As root. N=2000 for more turns, SHIM=FILE for another build.
-bench: build
-	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
-		$(CARGO) bench --locked --target $(TARGET) --target-dir "$(TARGET_DIR)" --bench overhead -- $(N)
+# What the shim adds to a call, beside programs that only call execve. Never a pass or a failure.
+# As root. N=2000 for more turns, SHIM=FILE for another build than the released one.
+bench: SHIM ?= $(RELEASED)/tns-shim
+bench: released
+	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" SHIM="$(SHIM)" \
+		$(CARGO) bench --locked --target $(HOST) --target-dir "$(TARGET_DIR)" --bench overhead -- $(N)
 
 clean:
 	$(CARGO) clean --target-dir "$(TARGET_DIR)"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the shim costs: wall time, page faults and memory that it adds to a call of the runtime.
 //!
-//! Four programs are run in turn: a static stand-in for the runtime directly; through a program that only calls execve, in
-//! two variants (with std's own start, as anybody would write it, which is what the goals are about; and with the shim's C
-//! `main`); and through the shim. Every figure is the median of the differences between a run and the direct run of
+//! Five programs are run in turn: a static stand-in for the runtime directly; through a program that only calls execve, in
+//! three variants (with std's own start and glibc, as anybody would write it, which is what the goals are about; with the
+//! shim's C `main`; and without a C library, which is what the kernel takes); and through the shim. Every figure is the median of the differences between a run and the direct run of
 //! the same turn, so what else the machine does cancels out. It is a measurement, not a test: it never fails by a figure.
 //!
 //! Run as root: `make bench`, or `make bench N=2000` for more turns. Everything happens in a mount namespace of its own
@@ -45,9 +45,11 @@ const FLAGS: &[&str] = &[
 
 /// What is called in each turn, beside the shim.
 const DIRECT: usize = 0;
-const EXECVE_C: usize = 1;
-const EXECVE_STD: usize = 2;
-const SHIM: usize = 3;
+const EXECVE_BARE: usize = 1;
+const EXECVE_C: usize = 2;
+const EXECVE_STD: usize = 3;
+const SHIM: usize = 4;
+const PROGRAMS_IN_TURN: usize = 5;
 
 /// A call to measure.
 struct Row {
@@ -83,6 +85,7 @@ fn main() -> Result<()> {
     install_runtimes()?;
     let shim = PathBuf::from(std::env::var_os("SHIM").unwrap_or(env!("CARGO_BIN_EXE_tns-shim").into()));
     let wrappers = [
+        (build_bare()?, "execve-bare"),
         (build("execve_c")?, "execve-c"),
         (build("execve_std")?, "execve-std"),
         (shim.clone(), "tns-shim"),
@@ -142,6 +145,22 @@ fn build(name: &str) -> Result<PathBuf> {
     Ok(built)
 }
 
+/// The one without a C library.
+fn build_bare() -> Result<PathBuf> {
+    let built = in_programs("execve_bare.built");
+    let runtime = in_programs("bin/runc");
+    let status = Command::new("cc")
+        .args(["-O2", "-static", "-nostdlib", "-fno-stack-protector"])
+        .arg(format!("-DRUNTIME=\"{}\"", runtime.display()))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/helpers/execve_bare.c"))
+        .arg("-o")
+        .arg(&built)
+        .status()
+        .context("run cc")?;
+    ensure!(status.success(), "cc cannot build execve_bare");
+    Ok(built)
+}
+
 /// A process, and runc's and crun's state of a container whose PID 1 it is.
 fn container(id: &str, command: &[&str]) -> Result<Child> {
     let child = Command::new(command[0])
@@ -182,27 +201,33 @@ fn verbs() -> Result<Vec<Row>> {
     let exec = |id| ["exec", "--process", "/run/bench/process.json", "--detach", id];
     let config = Some(config(25)?);
     Ok(vec![
-        row("state: passed on", "tns-shim", "", &["state", "x"], None, Some(1.1)),
-        row("create: splice, 25 KB", "tns-shim", "create: declare", &create, config.clone(), Some(1.3)),
-        row("exec: nothing to do, runc 1.1", "tns-shim-runc-1.1", "exec: pass", &exec("here"), None, Some(1.25)),
-        row("exec: nothing to do, crun", "tns-shim-crun", "exec: pass", &exec("here"), None, Some(1.25)),
-        row("exec: enter, with a state view", "tns-shim-runc-1.1", "exec: enter", &exec("elsewhere"), None, Some(2.0)),
+        row("state: passed on", "tns-shim", "", &["state", "x"], None, Some(0.33)),
+        row("create: splice, 25 KB", "tns-shim", "create: declare", &create, config.clone(), Some(0.75)),
+        row("exec: nothing to do, runc 1.1", "tns-shim-runc-1.1", "exec: pass", &exec("here"), None, Some(0.6)),
+        row("exec: nothing to do, crun", "tns-shim-crun", "exec: pass", &exec("here"), None, Some(0.4)),
+        row("exec: enter, with a state view", "tns-shim-runc-1.1", "exec: enter", &exec("elsewhere"), None, Some(1.5)),
         row("create: emulate", "tns-shim-runc-1.1", "create: emulate", &create, config, None),
         row("checkpoint: no container", "tns-shim", "checkpoint: stand outside", &["checkpoint", "x"], None, None),
-        row("features: time added", "tns-shim-runc-1.1", "features: list time", &["features"], None, None),
+        row("features: time added", "tns-shim-runc-1.1", "features: list time", &["features"], None, Some(1.2)),
     ])
 }
 
 fn sizes() -> Result<Vec<Row>> {
-    let sizes = [("3 KB", 3), ("25 KB", 25), ("71 KB", 71), ("199 KB", 199), ("4.8 MB", 4800)];
-    let row = |(name, kb)| {
+    let sizes = [
+        ("3 KB", 3, None),
+        ("25 KB", 25, None),
+        ("71 KB", 71, None),
+        ("199 KB", 199, Some(1.4)),
+        ("4.8 MB", 4800, None),
+    ];
+    let row = |(name, kb, goal)| {
         Ok(Row {
             name,
             shim: "tns-shim",
             does: "create: declare",
             args: ["--root", ROOT, "create", "--bundle", BUNDLE, "new"].map(str::to_owned).into(),
             config: Some(config(kb)?),
-            goal: None,
+            goal,
         })
     };
     sizes.map(row).into_iter().collect()
@@ -210,25 +235,25 @@ fn sizes() -> Result<Vec<Row>> {
 
 fn table(rows: &[Row], wrappers: &[(PathBuf, &str)], turns: usize) -> Result<()> {
     println!(
-        "{:<32}{:>10}{:>10}{:>9}{:>10}{:>10}{:>6}{:>8}{:>8}{:>10}",
-        "", "execve µs", "std's µs", "shim µs", "x execve", "x std's", "goal", "", "faults", "peak KiB"
+        "{:<32}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>6}{:>8}{:>8}{:>10}",
+        "", "bare µs", "C µs", "std µs", "shim µs", "x bare", "x std", "goal", "", "faults", "peak KiB"
     );
     for row in rows {
         install(wrappers)?;
         check(row)?;
         let added = measure(row, wrappers, turns)?;
-        let [c, std, shim] = [EXECVE_C, EXECVE_STD, SHIM].map(|program| added[program].time);
+        let [bare, c, std, shim] = [EXECVE_BARE, EXECVE_C, EXECVE_STD, SHIM].map(|program| added[program].time);
         let (goal, verdict) = match row.goal {
             Some(goal) if shim <= goal * std => (format!("{goal}"), "met"),
             Some(goal) => (format!("{goal}"), "missed"),
             None => (String::new(), ""),
         };
         println!(
-            "{:<32}{c:>10.0}{std:>10.0}{shim:>9.0}{:>10.2}{:>10.2}{goal:>6}{verdict:>8}{:>+8.0}{:>+10.0}",
+            "{:<32}{bare:>8.0}{c:>8.0}{std:>8.0}{shim:>9.0}{:>9.2}{:>9.2}{goal:>6}{verdict:>8}{:>8.0}{:>+10.0}",
             row.name,
-            shim / c,
+            shim / bare,
             shim / std,
-            added[SHIM].faults - added[EXECVE_STD].faults,
+            added[SHIM].faults,
             added[SHIM].peak - added[EXECVE_STD].peak,
         );
     }
@@ -264,15 +289,15 @@ struct Added {
     peak: f64,
 }
 
-fn measure(row: &Row, wrappers: &[(PathBuf, &str)], turns: usize) -> Result<[Added; 4]> {
+fn measure(row: &Row, wrappers: &[(PathBuf, &str)], turns: usize) -> Result<[Added; PROGRAMS_IN_TURN]> {
     let arguments: Vec<CString> = row.args.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
-    let programs = ["bin/runc", "execve-c", "execve-std", row.shim]
+    let programs = ["bin/runc", "execve-bare", "execve-c", "execve-std", row.shim]
         .map(|name| CString::new(in_programs(name).as_os_str().as_bytes()));
     let mut calls = Vec::new();
     for program in programs {
         calls.push([vec![program?], arguments.clone()].concat());
     }
-    let mut costs = vec![[Cost::default(); 4]; turns];
+    let mut costs = vec![[Cost::default(); PROGRAMS_IN_TURN]; turns];
     // Some turns first, so that files and memories are there.
     for turn in 0..turns + 5 {
         if turn % 24 == 0 {
@@ -288,7 +313,7 @@ fn measure(row: &Row, wrappers: &[(PathBuf, &str)], turns: usize) -> Result<[Add
             }
         }
     }
-    Ok([DIRECT, EXECVE_C, EXECVE_STD, SHIM].map(|program| {
+    Ok([DIRECT, EXECVE_BARE, EXECVE_C, EXECVE_STD, SHIM].map(|program| {
         let of = |difference: fn(&Cost, &Cost) -> f64| {
             median(costs.iter().map(|turn| difference(&turn[program], &turn[DIRECT])).collect())
         };
@@ -300,9 +325,9 @@ fn measure(row: &Row, wrappers: &[(PathBuf, &str)], turns: usize) -> Result<[Add
     }))
 }
 
-/// A turn's order. All 24 come in turn, because what ran before decides what is in the caches.
+/// A turn's order. All 120 come in turn, because what ran before decides what is in the caches.
 fn order(turn: usize) -> Vec<usize> {
-    let mut left = vec![DIRECT, EXECVE_C, EXECVE_STD, SHIM];
+    let mut left = vec![DIRECT, EXECVE_BARE, EXECVE_C, EXECVE_STD, SHIM];
     let mut number = turn;
     (1..=left.len())
         .rev()

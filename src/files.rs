@@ -5,12 +5,14 @@
 //! what a path names is looked at first, by a descriptor that opens nothing (`O_PATH`), and only a regular file is then
 //! opened, through that very descriptor: what the path names by then does not matter. Nothing is read without a bound.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 /// What to do where the last part of a path is a symbolic link.
@@ -20,6 +22,17 @@ pub enum Links {
     Follow,
     /// ELOOP.
     Refuse,
+}
+
+/// A descriptor that stands for what a path names and opens nothing, see `O_PATH` in open(2). Close-on-exec.
+///
+/// Not by [`std::fs::OpenOptions`], which lose that flag where the C library is musl: there it is one of those that say
+/// for what a file is opened.
+///
+/// # Errors
+/// As open(2) has them.
+pub fn place(path: &Path, flags: OFlag) -> io::Result<File> {
+    Ok(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | flags, Mode::empty())?.into())
 }
 
 /// A regular file, open for reading, and what it was when it was opened.
@@ -37,8 +50,8 @@ impl Regular {
     /// # Errors
     /// `InvalidData` if it is no regular file, ELOOP if it is a link that is not to be followed, and as open(2) has them.
     pub fn open(path: impl AsRef<Path>, links: Links) -> io::Result<Option<Self>> {
-        let follow = if links == Links::Refuse { libc::O_NOFOLLOW } else { 0 };
-        let place = match OpenOptions::new().read(true).custom_flags(libc::O_PATH | follow).open(path) {
+        let follow = if links == Links::Refuse { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+        let place = match place(path.as_ref(), follow) {
             Ok(place) => place,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),

@@ -11,10 +11,10 @@
 //! which is simpler and possible in every chroot.
 
 use std::env;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -25,7 +25,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
-use crate::sys;
+use crate::{files, sys};
 
 /// A folder that this process sees covered by an empty one.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ fn path_of(file: &File) -> PathBuf {
 }
 
 fn place(folder: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder)
+    files::place(folder, OFlag::O_DIRECTORY)
 }
 
 /// A mount.

@@ -2,15 +2,18 @@
 //! Files that change whole or not at all.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::Result;
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
+
+use crate::files;
 
 /// The new content of a file, written and on disk beside it under a temporary name. Dropped, it is gone.
 #[derive(Debug)]
@@ -33,8 +36,7 @@ impl Place {
     /// # Errors
     /// There is no such folder, or it cannot be entered.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let folder =
-            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder_of(path))?;
+        let folder = files::place(folder_of(path), OFlag::O_DIRECTORY)?;
         Ok(Self { folder, name: path.file_name().unwrap_or_default().to_owned() })
     }
 

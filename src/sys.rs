@@ -36,7 +36,7 @@ macro_rules! c_main {
 /// to: as the name of an ELF note, which linkers put before all else, and `strip` leaves.
 pub const MARK: [u8; 20] = *b"org.tns-shim.program";
 /// Bytes.
-pub const MARK_WITHIN: u64 = 4096;
+pub const MARK_WITHIN: usize = 4096;
 
 /// As elf(5) has notes: the length of the name with its end, that of the description, and the type.
 #[repr(C)]
@@ -81,6 +81,14 @@ pub fn occupy_standard_fds() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this process may have a seccomp filter, see seccomp(2). It may kill whoever asks for what it denies, as systemd's
+/// `SystemCallFilter=` does, so a child asks first. (One that kills for this question lets no runtime live: they all set
+/// something of their process by the same call.)
+pub fn is_filtered() -> bool {
+    // SAFETY: only asks, and takes nothing but the option.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
 /// A descriptor that stands for the process `pid` and no later one of that number, see `pidfd_open(2)` (Linux 5.3).

@@ -145,7 +145,7 @@ impl Kernel {
     /// are not seen. Where the caller may not, the runtime may, in a user namespace of its own.
     pub fn try_out() -> Self {
         let Ok(own) = File::open("/proc/self/ns/time") else { return Self::NoTimeNamespaces };
-        let made = if is_filtered() {
+        let made = if sys::is_filtered() {
             try_in_a_child(if may_make() { CLONE_NEWTIME } else { CloneFlags::CLONE_NEWUSER | CLONE_NEWTIME })
         } else if enter(&own).is_ok() {
             unshare(CLONE_NEWTIME).inspect(|()| {
@@ -196,7 +196,7 @@ impl Kernel {
 /// EPERM without `CAP_SYS_ADMIN`; ENOSPC at the limit of `user.max_time_namespaces`; EINVAL on kernels without.
 pub fn make() -> Result<()> {
     let own = File::open("/proc/self/ns/time").context("open /proc/self/ns/time")?;
-    if is_filtered() {
+    if sys::is_filtered() {
         try_in_a_child(CLONE_NEWTIME).context("make a time namespace")?;
     }
     unshare(CLONE_NEWTIME).context("make a time namespace")?;
@@ -223,25 +223,14 @@ pub fn enter(namespace: impl AsFd) -> Result<()> {
 /// Whether this process has `CAP_SYS_ADMIN` in its user namespace, which making and entering take; see capabilities(7).
 pub fn may_make() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
-    own_status("CapEff:", 16).is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+    let Ok(status) = fs::read_to_string("/proc/self/status") else { return false };
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
 }
 
 fn try_in_a_child(flags: CloneFlags) -> Result<(), Errno> {
     sys::without_sigchld(|| sys::try_unshare(flags))
-}
-
-/// Whether this process has a seccomp filter; see seccomp(2). It may kill whoever asks for what it denies, as systemd's
-/// `SystemCallFilter=` does, so a child asks first.
-fn is_filtered() -> bool {
-    const MODE_FILTER: u64 = 2;
-    own_status("Seccomp:", 10) == Some(MODE_FILTER)
-}
-
-/// A number in /proc/self/status; see proc(5).
-fn own_status(name: &str, radix: u32) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let number = status.lines().find_map(|line| line.strip_prefix(name))?;
-    u64::from_str_radix(number.trim(), radix).ok()
 }
 
 #[cfg(test)]

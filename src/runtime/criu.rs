@@ -10,7 +10,7 @@ use super::helper;
 /// What `program` (a path, or a name in PATH) prints when called with `arguments`; none if it fails.
 pub fn output(program: &OsStr, arguments: &[&str]) -> Option<String> {
     let is_path = program.as_bytes().contains(&b'/');
-    let path = if is_path { PathBuf::from(program) } else { helper::in_path(program).next()? };
+    let path = if is_path { PathBuf::from(program) } else { helper::in_path(program).find(|path| path.is_file())? };
     let answer = helper::ask(&path, arguments).inspect_err(|error| log::debug!("{error:#}")).ok()?;
     answer.status.success().then(|| String::from_utf8_lossy(&answer.output).into_owned())
 }

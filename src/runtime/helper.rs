@@ -44,11 +44,11 @@ pub fn search_path() -> OsString {
     std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
-/// The programs of that name in PATH, in its order. An empty or relative entry is the working folder or below, which is
-/// whoever's: it is passed over.
+/// What has that name in PATH and may be executed, in its order: programs, and folders, which are for the caller to tell
+/// apart. An empty or relative entry is the working folder or below, which is whoever's: it is passed over.
 pub fn in_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(&search_path()).filter(|folder| folder.is_absolute()).collect();
-    let may_run = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    let may_run = |path: &PathBuf| access(path, AccessFlags::X_OK).is_ok();
     folders.into_iter().map(move |folder| folder.join(name)).filter(may_run)
 }
 

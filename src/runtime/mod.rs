@@ -7,14 +7,13 @@ pub mod handover;
 pub mod helper;
 pub mod locate;
 
-use std::fs::{self, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Links, Regular};
 use crate::sys;
 
 /// A runtime's binary on disk, and what tells it from every other one and from itself after an update.
@@ -80,12 +79,11 @@ impl Binary {
     fn candidate(path: PathBuf, own: &Self) -> io::Result<Option<Self>> {
         let binary = Self::at(path)?;
         // One that may be executed but not read has no known beginning.
-        let beginning = beginning(&binary.path).unwrap_or_default();
-        let is_marked = beginning.windows(sys::MARK.len()).any(|window| window == sys::MARK);
-        if is_marked || own.identity.same_file(&binary.identity) || own.has_the_bytes_of(&binary) {
+        let beginning = Beginning::of(&binary.path).unwrap_or_default();
+        if beginning.is_marked || own.identity.same_file(&binary.identity) || own.has_the_bytes_of(&binary) {
             return Ok(None);
         }
-        Ok(Some(Self { is_script: beginning.starts_with(b"#!"), ..binary }))
+        Ok(Some(Self { is_script: beginning.is_script, ..binary }))
     }
 
     fn has_the_bytes_of(&self, other: &Self) -> bool {
@@ -97,10 +95,32 @@ impl Binary {
     }
 }
 
-fn beginning(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(regular) = Regular::open(path, Links::Follow)? {
-        regular.file.take(sys::MARK_WITHIN).read_to_end(&mut bytes)?;
+/// What the first bytes of a program tell.
+#[derive(Default)]
+struct Beginning {
+    /// It is one of tns-shim's, see [`sys::MARK`].
+    is_marked: bool,
+    is_script: bool,
+}
+
+impl Beginning {
+    /// Of a file that was seen to be a regular one, in folders where only an administrator puts programs; by one read.
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let mut bytes = [0; sys::MARK_WITHIN];
+        let mut rest = &mut bytes[..];
+        // What a file does not have stays zero, and is no mark.
+        while !rest.is_empty() {
+            match file.read(rest)? {
+                0 => break,
+                length => rest = rest.get_mut(length..).unwrap_or_default(),
+            }
+        }
+        let starts_here = |window: &[u8]| window.first_chunk::<4>() == sys::MARK.first_chunk() && window == sys::MARK;
+        Ok(Self {
+            // Notes are aligned to four bytes, see elf(5).
+            is_marked: bytes.windows(sys::MARK.len()).step_by(4).any(starts_here),
+            is_script: bytes.starts_with(b"#!"),
+        })
     }
-    Ok(bytes)
 }

@@ -9,6 +9,9 @@ STACK_NAMES=(debian-13 debian-unstable debian-12)
 # What boots, for tests/vm.
 # shellcheck disable=SC2034
 MACHINE_NAMES=(machine-debian-12 machine-debian-13 machine-debian-unstable machine-no-timens)
+# What contrib/musl/build compiles with.
+# shellcheck disable=SC2034
+COMPILER_NAMES=(musl)
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
