@@ -125,16 +125,20 @@ setup_file() {
 
 @test "with a user namespace, checkpoint and restore end as they do without the shim" {
   needs_criu
+  said=''
   for with in bare shim; do
     start "$with" "$with-c" --uidmap=0:100000:1000
     status=0
     podman container checkpoint --keep "$with-c" || status=1
-    ((status)) || podman container restore --keep "$with-c" || status=2
+    ((status)) || said=$(podman container restore --keep "$with-c" 2>&1) || status=2
+    # Podman gives the container no network again, where it had one.
+    if [[ $said == *"failed to bind mount ns"* ]]; then status=3; fi
     is "${expected:-$status}" "$status"
     expected=$status
     # Known: CRIU opens files of runc's image after it has become the container's root, who may not. crun does not tell CRIU of
     # the devices that it mounts for a container that cannot make them.
     case $status in
+      3) ;;
       1) contains "$(cat "$(userdata "$with-c")/dump.log")" "doesn't have a proper root mount" ;;
       2) grep -E 'Unable to open .*[.]img: Permission denied' "$(userdata "$with-c")/restore.log" ;;
       *) is "$(exec_ns "$with" "$with-c")" "$(ns_of "$(pid_of "$with-c")")" ;;
