@@ -3,8 +3,9 @@
 //!
 //! Five programs are run in turn: a static stand-in for the runtime directly; through a program that only calls execve, in
 //! three variants (with std's own start and glibc, as anybody would write it, which is what the goals are about; with the
-//! shim's C `main`; and without a C library, which is what the kernel takes); and through the shim. Every figure is the median of the differences between a run and the direct run of
-//! the same turn, so what else the machine does cancels out. It is a measurement, not a test: it never fails by a figure.
+//! shim's C `main`; and without a C library, which is what the kernel takes); and through the shim. Every figure is the
+//! median of the differences between a run and the direct run of the same turn, so what else the machine does cancels out.
+//! It is a measurement, not a test: it never fails by a figure.
 //!
 //! Run as root: `make bench`, or `make bench N=2000` for more turns. Everything happens in a mount namespace of its own
 //! with a tmpfs on /run, and ends with this process. `SHIM=FILE` measures another build of the shim.

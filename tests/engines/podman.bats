@@ -125,10 +125,9 @@ setup_file() {
 
 @test "with a user namespace, checkpoint and restore end as they do without the shim" {
   needs_criu
-  said=''
   for with in bare shim; do
     start "$with" "$with-c" --uidmap=0:100000:1000
-    status=0
+    status=0 said=''
     podman container checkpoint --keep "$with-c" || status=1
     ((status)) || said=$(podman container restore --keep "$with-c" 2>&1) || status=2
     # Podman gives the container no network again, where it had one.
