@@ -161,7 +161,8 @@ clear_cgroups() {
       # What is frozen does not even die.
       echo 0 >"$folder/cgroup.freeze" || true
       echo THAWED >"$folder/freezer.state" || true
-      while read -r pid; do kill -KILL "$pid" || true; done <"$folder/cgroup.procs"
+      # systemd removes some of them itself, at any moment.
+      while read -r pid; do kill -KILL "$pid" || true; done <"$folder/cgroup.procs" || true
       rmdir "$folder" || true
     done 2>/dev/null
     sleep 0.1
