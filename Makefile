@@ -29,7 +29,7 @@ SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/i
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build released rust install uninstall demo check unit integration vm stress lint fuzz bench clean
+.PHONY: build released shared rust install uninstall demo check unit integration vm stress lint fuzz bench clean
 
 build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
@@ -78,15 +78,20 @@ RELEASED = $(if $(findstring musl,$(TARGET)),$(BIN),$(TARGET_DIR)/released)
 released: build
 	test "$(RELEASED)" = "$(BIN)" || CARGO="$(CARGO)" contrib/musl/build "$(RELEASED)"
 
-# Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part.
-# With TNS_MUSL=FOLDER most combinations have the binaries of that folder, for instance what `make released` has built.
-integration: build
-	TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
+# What a distribution builds.
+SHARED = $(TARGET_DIR)/shared
+shared:
+	$(MAKE) build STATIC= TARGET="$(HOST)" TARGET_DIR="$(SHARED)"
+
+# Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part. Most combinations have the
+# released build, some the one with the shared C library, and some the one that this Rust makes.
+integration: build released shared
+	TNS_BIN="$(BIN)" TNS_RELEASED="$(RELEASED)" TNS_SHARED="$(SHARED)/$(HOST)/release" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 # On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
-vm: build
-	TNS_BIN="$(BIN)" tests/vm/run $(ONLY)
+vm: released
+	TNS_BIN="$(RELEASED)" tests/vm/run $(ONLY)
 
 # What takes too long for every change: an end or an error at every single system call, and thousands of containers. About
 # an hour; ONLY=debian-13/load-runc TNS_LOAD_CONTAINERS=200 for less, see tests/load/load.bats.
