@@ -2,23 +2,24 @@
 //! Files that change whole or not at all.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::files;
 
 /// The new content of a file, written and on disk beside it under a temporary name. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Replacement {
-    file: tempfile::NamedTempFile,
+    file: NamedTempFile,
     path: PathBuf,
 }
 
@@ -57,11 +58,20 @@ pub fn folder_of(path: &Path) -> &Path {
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
     let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().display());
     let ours = format!(".{name}.tns-shim-");
     remove_leftovers(folder, &ours);
-    tempfile::Builder::new().prefix(&format!("{ours}{}-", process::id())).tempfile_in(folder)
+    let prefix = format!("{ours}{}-", process::id());
+    let plain = folder.join(&prefix);
+    match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&plain) {
+        Ok(file) => Ok(NamedTempFile::from_parts(file, TempPath::try_from_path(plain)?)),
+        // A process of another pid namespace has the same number, or somebody wants to be in the way.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes this user's own temporary files, by their names, of processes that are no more.
@@ -144,6 +154,21 @@ mod tests {
         std::os::unix::fs::symlink("others", at("bundle")).unwrap();
         written.take_place().unwrap();
         assert_eq!(["moved/f", "others/f"].map(|file| fs::read_to_string(at(file)).unwrap()), ["new", "old"]);
+    }
+
+    #[test]
+    fn a_temporary_name_that_is_taken_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let taken = folder.path().join(format!(".f.tns-shim-{}-", process::id()));
+        std::os::unix::fs::symlink("f", &taken).unwrap();
+        let [one, other] = [beside(&path).unwrap(), beside(&path).unwrap()];
+        assert_ne!(one.path(), other.path());
+        assert!(!path.exists() && taken.is_symlink() && one.path() != taken && other.path() != taken);
+        drop((one, other));
+        fs::remove_file(&taken).unwrap();
+        let again = beside(&path).unwrap();
+        assert_eq!((again.path(), again.as_file().metadata().unwrap().mode() & 0o7777), (&*taken, 0o600));
     }
 
     #[test]

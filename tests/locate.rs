@@ -150,6 +150,24 @@ fn the_name_says_which_runtime_and_the_setting_where_it_is() {
 }
 
 #[test]
+fn of_a_program_that_cannot_be_read_it_is_known_whether_it_is_this_one() {
+    let Some(world) = World::as_root(RUNC_1_3, "lose the right to read everything") else { return };
+    let own = world.path("own/runc");
+    fs::create_dir(world.path("own")).unwrap();
+    copy_program(Path::new(SHIM), &own);
+    // As some systems install programs with rights of their own.
+    let execute_only = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o111)).unwrap();
+    execute_only(&own);
+    execute_only(&world.runtime());
+    let own = own.to_str().unwrap();
+    let without_rights = world
+        .shim(["--bounding-set", "-dac_override,-dac_read_search", own, "state", "c1"])
+        .program(Path::new("/usr/bin/setpriv"))
+        .env(format!("PATH={}:{}", world.path("own").display(), world.path("bin").display()));
+    assert_eq!(became(&without_rights.go()), world.runtime());
+}
+
+#[test]
 fn no_program_is_taken_from_the_working_folder() {
     let Some(world) = World::new(RUNC_1_3) else { return };
     let ran = world.path("ran");

@@ -91,7 +91,7 @@ fn change(reading: &Reading<'_>, runtime: Option<&Path>) -> Result<Vec<Splice>> 
 fn candidates(named: Option<&Path>) -> Result<Vec<Abilities>> {
     let mut candidates = vec![super::runtime(named)?];
     if named.is_none() {
-        candidates.extend(locate::installed()?);
+        candidates.extend(locate::installed());
     }
     Ok(candidates.iter().map(abilities::of).collect())
 }

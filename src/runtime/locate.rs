@@ -21,13 +21,12 @@ const KNOWN: [&str; 2] = ["runc", "crun"];
 /// # Errors
 /// There is none, or what was asked for is the shim itself.
 pub fn runtime(argv0: &OsStr) -> Result<Binary> {
-    let own = own()?;
     let setting = settings::runtime();
     match (name_in(argv0), setting) {
-        (Some(name), setting) => of_the_name(&own, name, setting.as_deref())
+        (Some(name), setting) => of_the_name(name, setting.as_deref())
             .with_context(|| format!("called as {}, so the runtime to wrap is {}", shown(argv0), shown(name))),
-        (None, Some(setting)) => set(&own, &setting),
-        (None, None) => KNOWN.iter().find_map(|name| find(&own, OsStr::new(name)).ok()).with_context(|| {
+        (None, Some(setting)) => set(&setting),
+        (None, None) => KNOWN.iter().find_map(|name| find(OsStr::new(name)).ok()).with_context(|| {
             let path = helper::search_path();
             format!("there is neither runc nor crun in PATH ({}): install one of them", shown(&path))
         }),
@@ -35,12 +34,8 @@ pub fn runtime(argv0: &OsStr) -> Result<Binary> {
 }
 
 /// All of runc and crun that are in PATH.
-///
-/// # Errors
-/// The own binary cannot be looked at.
-pub fn installed() -> Result<Vec<Binary>> {
-    let own = own()?;
-    Ok(KNOWN.iter().filter_map(|name| find(&own, OsStr::new(name)).ok()).collect())
+pub fn installed() -> Vec<Binary> {
+    KNOWN.iter().filter_map(|name| find(OsStr::new(name)).ok()).collect()
 }
 
 /// The first runtime of that name in PATH that is not the shim.
@@ -48,11 +43,7 @@ pub fn installed() -> Result<Vec<Binary>> {
 /// # Errors
 /// There is none.
 pub fn named(name: &OsStr) -> Result<Binary> {
-    find(&own()?, name)
-}
-
-fn own() -> Result<Binary> {
-    Binary::at("/proc/self/exe".into()).context("look at the own binary")
+    find(name)
 }
 
 fn shown(text: &OsStr) -> String {
@@ -61,18 +52,18 @@ fn shown(text: &OsStr) -> String {
 
 /// The name says which runtime. Where the shim has taken its place, the setting can say where that is now: by its own name
 /// (`runc.real`), or where that says nothing and no other is found, by what it answers.
-fn of_the_name(own: &Binary, name: &OsStr, setting: Option<&Path>) -> Result<Binary> {
+fn of_the_name(name: &OsStr, setting: Option<&Path>) -> Result<Binary> {
     if let Some(setting) = setting.filter(|setting| is_called(setting, name))
-        && let Ok(binary) = set(own, setting)
+        && let Ok(binary) = set(setting)
     {
         return Ok(binary);
     }
-    let error = match find(own, name) {
+    let error = match find(name) {
         Ok(binary) => return Ok(binary),
         Err(error) => error,
     };
     let wanted = Kind::of_file(Path::new(name));
-    if let Some(binary) = setting.and_then(|setting| set(own, setting).ok())
+    if let Some(binary) = setting.and_then(|setting| set(setting).ok())
         && Kind::of_file(&binary.path).is_none()
         && Some(abilities::of(&binary).kind) == wanted
     {
@@ -95,12 +86,12 @@ fn is_called(path: &Path, name: &OsStr) -> bool {
 }
 
 /// What the setting `runtime` names.
-fn set(own: &Binary, setting: &Path) -> Result<Binary> {
+fn set(setting: &Path) -> Result<Binary> {
     let shown = shown(setting.as_os_str());
     if !setting.is_absolute() {
-        return find(own, setting.as_os_str()).context("look for the runtime in the settings");
+        return find(setting.as_os_str()).context("look for the runtime in the settings");
     }
-    match Binary::candidate(setting.to_owned(), own) {
+    match Binary::candidate(setting.to_owned()) {
         Ok(Some(binary)) => Ok(binary),
         Ok(None) => bail!("the runtime in the settings, {shown}, is tns-shim itself"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -119,12 +110,12 @@ fn name_in(argv0: &OsStr) -> Option<&OsStr> {
 }
 
 /// The first program of that name in PATH that is not the shim.
-fn find(own: &Binary, name: &OsStr) -> Result<Binary> {
+fn find(name: &OsStr) -> Result<Binary> {
     let shown_name = shown(name);
     ensure!(!name.as_bytes().contains(&b'/'), "{shown_name} is neither a name nor an absolute path");
     let mut saw_itself = false;
     for path in helper::in_path(name) {
-        match Binary::candidate(path, own) {
+        match Binary::candidate(path) {
             Ok(Some(binary)) => return Ok(binary),
             Ok(None) => saw_itself = true,
             Err(_) => {}

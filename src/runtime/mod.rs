@@ -76,22 +76,18 @@ impl Binary {
     ///
     /// # Errors
     /// As for [`Binary::at`].
-    fn candidate(path: PathBuf, own: &Self) -> io::Result<Option<Self>> {
+    fn candidate(path: PathBuf) -> io::Result<Option<Self>> {
         let binary = Self::at(path)?;
-        // One that may be executed but not read has no known beginning.
-        let beginning = Beginning::of(&binary.path).unwrap_or_default();
-        if beginning.is_marked || own.identity.same_file(&binary.identity) || own.has_the_bytes_of(&binary) {
-            return Ok(None);
-        }
-        Ok(Some(Self { is_script: beginning.is_script, ..binary }))
+        let (is_own, is_script) = match Beginning::of(&binary.path) {
+            Ok(beginning) => (beginning.is_marked, beginning.is_script),
+            // It may be executed but not read. That it is another one then is all that can be told.
+            Err(_) => (Self::own()?.identity.same_file(&binary.identity), false),
+        };
+        Ok((!is_own).then_some(Self { is_script, ..binary }))
     }
 
-    fn has_the_bytes_of(&self, other: &Self) -> bool {
-        let equal_bytes = || match (fs::read(&self.path), fs::read(&other.path)) {
-            (Ok(own), Ok(others)) => own == others,
-            _ => false,
-        };
-        self.identity.size == other.identity.size && equal_bytes()
+    fn own() -> io::Result<Self> {
+        Self::at("/proc/self/exe".into())
     }
 }
 
