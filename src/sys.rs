@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod arena;
+
 use std::ffi::{CStr, c_char, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
