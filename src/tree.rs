@@ -15,7 +15,7 @@ use crate::timens::Id;
 pub struct Task {
     /// In the reader's pid namespace.
     pub pid: i32,
-    /// Its command line, or its name in brackets where it has none; control characters escaped.
+    /// Its command line, or its name in brackets where it has none; control characters escaped. Empty if nobody asked.
     pub command: String,
     /// The time namespace it is in.
     pub namespace: Id,
@@ -24,21 +24,29 @@ pub struct Task {
 }
 
 impl Task {
-    /// Looks at process `pid`.
-    ///
-    /// # Errors
-    /// It has ended, or may not be looked at.
-    pub fn look(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, namespace: Id::of_process(pid)?, children: Id::of_children(pid)?, command: command(pid) })
+    /// Looks at process `pid`, whose command line is asked for by what else it is: to read it takes as long as all the rest.
+    fn look(pid: i32, is_to_be_named: impl Fn(&Self) -> bool) -> io::Result<Self> {
+        let (namespace, children) = (Id::of_process(pid)?, Id::of_children(pid)?);
+        let mut task = Self { pid, namespace, children, command: String::new() };
+        if is_to_be_named(&task) {
+            task.command = command(pid);
+        }
+        Ok(task)
+    }
+
+    /// It and its children are in that time namespace.
+    pub fn is_wholly_in(&self, namespace: Id) -> bool {
+        self.namespace == namespace && self.children == namespace
     }
 }
 
-/// Process `root` and everything below it: what CRIU dumps. Processes that end while this looks are left out.
+/// Process `root` and everything below it: what CRIU dumps. Processes that end while this looks are left out. Those have a
+/// command line that `is_to_be_named` says yes to.
 ///
 /// # Errors
 /// The kernel has no /proc/PID/task/TID/children (`CONFIG_PROC_CHILDREN`, which CRIU needs as well), or a living process
 /// may not be looked at.
-pub fn below(root: i32) -> Result<Vec<Task>> {
+pub fn below(root: i32, is_to_be_named: impl Fn(&Task) -> bool) -> Result<Vec<Task>> {
     let mut tasks = Vec::new();
     let mut seen = HashSet::new();
     let mut queue = VecDeque::from([root]);
@@ -46,7 +54,7 @@ pub fn below(root: i32) -> Result<Vec<Task>> {
         if !seen.insert(pid) {
             continue;
         }
-        match Task::look(pid) {
+        match Task::look(pid, &is_to_be_named) {
             Ok(task) => tasks.push(task),
             Err(error) if has_ended(&error) || is_zombie(pid) => {}
             Err(error) => return Err(error).with_context(|| format!("look at PID {pid}")),
@@ -113,7 +121,7 @@ impl Groups {
         }
         let members = self.0.iter().filter(|(_, groups)| are_inside(groups, &own)).map(|(pid, _)| *pid);
         // The number can be another process's by now.
-        let looked = members.filter_map(|pid| Task::look(pid).ok());
+        let looked = members.filter_map(|pid| Task::look(pid, |_| true).ok());
         Ok(looked.filter(|task| groups(task.pid).is_ok_and(|groups| are_inside(&groups, &own))).collect())
     }
 }

@@ -144,7 +144,7 @@ fn processes(init: i32, namespace: Id, host: Id, groups: &Groups) -> Result<Vec<
 /// All processes by PID, and whether each is below PID 1.
 fn tasks(init: i32, groups: &Groups) -> Result<Vec<(Task, bool)>> {
     let mut tasks: BTreeMap<i32, (Task, bool)> =
-        tree::below(init)?.into_iter().map(|task| (task.pid, (task, true))).collect();
+        tree::below(init, |_| true)?.into_iter().map(|task| (task.pid, (task, true))).collect();
     for task in groups.of(init)? {
         tasks.entry(task.pid).or_insert((task, false));
     }

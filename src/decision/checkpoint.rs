@@ -79,20 +79,16 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts, mixed: MixedTree) -
 }
 
 fn complaint(task: &Task, namespace: Id, own: Id) -> Option<String> {
-    let who = format!("PID {} ({})", task.pid, task.command);
-    if task.namespace == namespace {
-        return (task.children != namespace).then(|| {
-            format!(
-                "{who} has made the time namespace {} for its children, and CRIU cannot dump a nested one",
-                task.children
-            )
-        });
+    if task.is_wholly_in(namespace) {
+        return None;
     }
-    if task.namespace == own {
-        Some(format!(
-            "{who} is in the host's time namespace, {own}: it was put in from outside, or by an exec without tns-shim"
-        ))
+    let Task { pid, command, namespace: its, children } = task;
+    let what = if *its == namespace {
+        format!("has made the time namespace {children} for its children, and CRIU cannot dump a nested one")
+    } else if *its == own {
+        format!("is in the host's time namespace, {own}: it was put in from outside, or by an exec without tns-shim")
     } else {
-        Some(format!("{who} is in a time namespace of its own, {}, and CRIU cannot dump a nested one", task.namespace))
-    }
+        format!("is in a time namespace of its own, {its}, and CRIU cannot dump a nested one")
+    };
+    Some(format!("PID {pid} ({command}) {what}"))
 }

@@ -1,28 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a runtime can do with time namespaces: asked once per binary, then remembered.
 //!
-//! A probe costs two short runs of the runtime, several times the cost of the shim itself. The memory is a file per
-//! binary under /run/tns-shim that nobody else can have written; a damaged or foreign one costs a probe.
+//! A probe costs two short runs of the runtime, several times the cost of the shim itself.
 
-use std::fs::{self, DirBuilder};
-use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use log::Level;
-use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Binary;
 use super::helper::{self, Answer};
-use super::{Binary, Identity};
-use crate::files::{self, Links, Regular};
+use super::memory::Memory;
 use crate::invocation::Dialect;
-use crate::replacement;
 
 /// How long a question may have taken that is asked once more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -174,8 +167,8 @@ impl std::fmt::Display for Abilities {
 /// The abilities of `binary`, from memory or by asking it. Where it gives no answer that can be understood, this once those
 /// of the oldest of its name, with a warning: what went wrong (no memory, a library away in an upgrade) may be over soon.
 pub fn of(binary: &Binary) -> Abilities {
-    let memory = Memory::of(binary);
-    if let Some(abilities) = memory.as_ref().and_then(|memory| memory.recall(binary)) {
+    let memory = Memory::of("abilities", binary);
+    if let Some(abilities) = memory.as_ref().and_then(Memory::recall) {
         return abilities;
     }
     let begun = Instant::now();
@@ -196,7 +189,7 @@ pub fn of(binary: &Binary) -> Abilities {
         }
     };
     log::debug!("probed {}: {abilities}, lists time: {}", binary.path.display(), abilities.lists_time);
-    if let Some(Err(error)) = memory.map(|memory| memory.keep(binary, abilities)) {
+    if let Some(Err(error)) = memory.map(|memory| memory.keep(abilities)) {
         log::debug!("what {} can do is not remembered: {error:#}", binary.path.display());
     }
     abilities
@@ -251,92 +244,6 @@ fn parse_version(text: &str) -> (Kind, Option<Version>) {
         Some((Kind::named(name)?, words.next().and_then(|word| Version::parse(word.trim_start_matches('v')))))
     });
     known.unwrap_or((Kind::Other, None))
-}
-
-/// The folder for what may be forgotten at any time: /run/tns-shim, or the user's own where there is one.
-pub fn run_folder() -> Option<PathBuf> {
-    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    // In a user namespace (rootless Podman) root is not the owner of /run, but has the user's folder.
-    let is_root_of_run = geteuid().is_root() && fs::metadata("/run").is_ok_and(|run| run.uid() == 0);
-    if is_root_of_run { Some("/run/tns-shim".into()) } else { own.map(|folder| folder.join("tns-shim")) }
-}
-
-struct Memory {
-    file: PathBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    /// Of this record's own form.
-    format: u32,
-    path: Vec<u8>,
-    identity: Identity,
-    abilities: Abilities,
-}
-
-/// Bytes. A record has about 400, and as many as its path's bytes need.
-const MOST: u64 = 1 << 16;
-
-impl Memory {
-    const FORMAT: u32 = 1;
-
-    /// One for each name of a file, because a program may be another by each: `crun` and `krun` are.
-    fn of(binary: &Binary) -> Option<Self> {
-        let Identity { device, inode, .. } = binary.identity;
-        let mut name = DefaultHasher::new();
-        name.write(binary.path.as_os_str().as_bytes());
-        let file = format!("abilities-{device:x}-{inode:x}-{:016x}.json", name.finish());
-        Some(Self { file: run_folder()?.join(file) })
-    }
-
-    fn recall(&self, binary: &Binary) -> Option<Abilities> {
-        let text = self.read_own().inspect_err(|error| log::debug!("{error:#}")).ok()??;
-        let record: Record = serde_json::from_slice(&text)
-            .inspect_err(|error| log::debug!("{} is damaged: {error}", self.file.display()))
-            .ok()?;
-        let fits = record.format == Self::FORMAT
-            && record.path == binary.path.as_os_str().as_bytes()
-            && record.identity == binary.identity;
-        fits.then_some(record.abilities)
-    }
-
-    /// The file's text, if nobody else can have written it.
-    fn read_own(&self) -> Result<Option<Vec<u8>>> {
-        let opened =
-            Regular::open(&self.file, Links::Refuse).with_context(|| format!("open {}", self.file.display()))?;
-        let Some(regular) = opened else { return Ok(None) };
-        ensure!(regular.is_trusted(), "{} is ignored: somebody else can have written it", self.file.display());
-        regular.read(MOST).map(Some).with_context(|| format!("read {}", self.file.display()))
-    }
-
-    fn keep(&self, binary: &Binary, abilities: Abilities) -> Result<()> {
-        let folder = self.file.parent().context("a file without a folder")?;
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("make {}", folder.display()));
-            }
-            _ => {}
-        }
-        let metadata = fs::symlink_metadata(folder)?;
-        ensure!(
-            metadata.is_dir() && files::is_trusted(&metadata),
-            "{} is not a folder that only this user can write",
-            folder.display()
-        );
-        let record = Record {
-            format: Self::FORMAT,
-            path: binary.path.as_os_str().as_bytes().to_vec(),
-            identity: binary.identity,
-            abilities,
-        };
-        let write = || -> Result<()> {
-            let mut file = replacement::beside(&self.file)?;
-            file.write_all(&serde_json::to_vec(&record)?)?;
-            file.persist(&self.file)?;
-            Ok(())
-        };
-        write().with_context(|| format!("write {}", self.file.display()))
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod criu;
 pub mod handover;
 pub mod helper;
 pub mod locate;
+pub mod memory;
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};

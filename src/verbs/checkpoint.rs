@@ -63,11 +63,12 @@ struct Found {
 fn look(call: &Call<'_>) -> Result<Option<Found>> {
     let Some(state) = call.state()? else { return Ok(None) };
     let init = state.prove()?;
-    let tasks = tree::below(init.pid)?;
+    let namespace = init.time_namespace_id()?;
+    let tasks = tree::below(init.pid, |task| !task.is_wholly_in(namespace))?;
     let own = timens::Id::own().context("look at the own time namespace")?;
     // Asked last: then all of the above was this container's.
     let user_namespace = init.is_in_another_user_namespace()?;
-    let tree = TreeFacts::Known { namespace: init.time_namespace_id()?, own, user_namespace, tasks };
+    let tree = TreeFacts::Known { namespace, own, user_namespace, tasks };
     Ok(Some(Found { state, init, tree }))
 }
 

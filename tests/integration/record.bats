@@ -63,6 +63,29 @@ restore_log() {
   one_namespace c
 }
 
+@test "CRIU is asked for its release once, and again when it is another one" {
+  needs_criu
+  real=$(command -v criu)
+  mkdir "$WORK/bin"
+  install_criu() { # install_criu RELEASE
+    printf '%s\n' '#!/bin/sh' "[ \"\$*\" != --version ] || { echo asked >>$WORK/asked; echo Version: $1; exit; }" "exec $real \"\$@\"" >"$WORK/new"
+    chmod 755 "$WORK/new"
+    mv "$WORK/new" "$WORK/bin/criu"
+  }
+  start shim c
+  PATH=$WORK/bin:$PATH
+  install_criu 1.2.3
+  for image in one two; do
+    checkpoint shim c "$image" --leave-running
+    is "$(record "$image" .criu)" 1.2.3
+  done
+  is "$(wc -l <"$WORK/asked")" 1
+  install_criu 4.5.6
+  checkpoint shim c three --leave-running
+  is "$(record three .criu)" 4.5.6
+  is "$(wc -l <"$WORK/asked")" 2
+}
+
 @test "a container restored by CRIU and one on the host's time are recorded as what they are" {
   needs_criu
   start bare c
