@@ -2,7 +2,10 @@
 //! One call of a program, and what is to be believed of many: the calls that are compared are made in turn, in changing
 //! order, and what counts is the median of the differences within a turn, so that what else the machine does cancels out.
 
-#![allow(unsafe_code)] // fork, dup2 and wait4
+// Each program uses a part.
+#![allow(dead_code)]
+// fork, dup2 and wait4.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;

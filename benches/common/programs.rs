@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The programs that stand in front of a runtime for comparison, and the one that stands in for it.
 
+// Each program uses a part.
+#![allow(dead_code)]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

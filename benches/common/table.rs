@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was measured: shown as it comes, kept as a file that any program reads, and read again by the report.
 
+// Each program uses a part.
+#![allow(dead_code)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
