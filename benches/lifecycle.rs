@@ -208,7 +208,7 @@ impl Inside {
     fn lives(&self, turns: usize, goals: &mut Table) -> Result<()> {
         // By way and verb, one figure a turn.
         let mut times = vec![vec![Vec::with_capacity(turns); VERBS.len()]; WAYS];
-        for turn in 0..turns + 1 {
+        for turn in 0..=turns {
             for way in measure::order(WAYS, turn) {
                 let life = self.life(way).with_context(|| format!("in turn {turn}"))?;
                 if turn > 0 {

@@ -104,12 +104,20 @@ fn main() -> Result<()> {
     goals.keep("overhead-goals")?;
     let mut facts = Table::new(&["", ""]);
     for (name, value) in [
-        ("rustc", table::version("rustc", "--version")),
-        ("Turns of each call", format!("{turns} (a fifth of that with many mounts)")),
+        ("Rust", table::version("rustc", "--version")),
+        ("tns-shim", format!("{}, {size:.2} MB, built for {}", env!("CARGO_PKG_VERSION"), library_of(&shim)?)),
+        ("Turns of each call", turns.to_string()),
     ] {
         facts.add(vec![name.to_owned(), value]);
     }
     facts.keep("overhead-facts")
+}
+
+/// The C library of a static program, by what only glibc's start knows.
+fn library_of(program: &Path) -> Result<&'static str> {
+    let bytes = fs::read(program)?;
+    let mark = b"GLIBC_TUNABLES";
+    Ok(if bytes.windows(mark.len()).any(|window| window == mark) { "glibc" } else { "musl" })
 }
 
 fn goal(what: &str, measured: f64, most: f64, digits: usize) -> Vec<String> {

@@ -47,16 +47,19 @@ pub fn rust(name: &str, target: Option<&str>, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the one with std's own start for musl, or takes the one that `EXECVE_MUSL` names.
+/// Builds the one with std's own start for musl, or takes the one that `EXECVE_MUSL` names where rustc cannot.
 pub fn musl(to: &Path) -> Result<()> {
-    if let Some(built) = std::env::var_os("EXECVE_MUSL") {
-        return copy(Path::new(&built), to);
-    }
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", &target]).output()?.stdout;
     let folder = PathBuf::from(OsStr::from_bytes(folder.trim_ascii()));
-    ensure!(folder.is_dir(), "this Rust has no standard library for {target}");
-    rust("execve_std", Some(&target), to)
+    if folder.is_dir() {
+        return rust("execve_std", Some(&target), to);
+    }
+    let built = std::env::var_os("EXECVE_MUSL").map(PathBuf::from).filter(|path| path.exists());
+    copy(
+        &built.with_context(|| format!("this Rust has no standard library for {target}, and nothing has built it"))?,
+        to,
+    )
 }
 
 /// Builds one in C.

@@ -81,12 +81,38 @@ impl Table {
         self.keep_in(&results(), name)
     }
 
+    /// Writes it into another folder than that of the results.
     pub fn keep_in(&self, folder: &Path, name: &str) -> Result<()> {
         let path = folder.join(format!("{name}.tsv"));
         let lines = [&self.columns].into_iter().chain(&self.rows).map(|row| row.join("\t") + "\n");
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, lines.collect::<String>()))
             .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Reads one of the results.
+    pub fn read(name: &str) -> Result<Self> {
+        let path = results().join(format!("{name}.tsv"));
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut rows = text.lines().map(|line| line.split('\t').map(str::to_owned).collect());
+        Ok(Self { columns: rows.next().unwrap_or_default(), rows: rows.collect() })
+    }
+
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
+    /// The number in the row and column of these names.
+    pub fn number(&self, row: &str, column: &str) -> Option<f64> {
+        let column = self.columns.iter().position(|name| name == column)?;
+        self.rows.iter().find(|cells| cells.first().is_some_and(|name| name == row))?.get(column)?.parse().ok()
+    }
+
+    pub fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let rule: String = (0..self.columns.len()).map(|column| if column == 0 { "|---" } else { "|---:" }).collect();
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        format!("{}{rule}|\n{rows}", line(&self.columns))
     }
 }
 
