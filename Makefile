@@ -105,7 +105,7 @@ fuzz:
 
 # What the shim costs: a call, beside programs that only call execve; and real containers. Then docs/performance.md and its plot. Never
 # a pass or a failure. As root, on a machine that does nothing else, for about half an hour. N=2000 for more turns, SHIM=FILE for another
-# build than the released one. `make bench N=5 BRIEF=1` only shows that all of it works, and leaves docs/ as it is.
+# build than the released one. `make bench BRIEF=1` only shows that all of it works, and leaves docs/ as it is.
 RUN_BENCH = SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" SHIM="$(or $(SHIM),$(RELEASED)/tns-shim)" \
 	EXECVE_MUSL="$(RELEASED)/bench/execve_std" $(CARGO) bench --locked --target $(HOST) --target-dir "$(TARGET_DIR)"
 bench: $(if $(SHIM),rust,released)

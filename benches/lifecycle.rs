@@ -49,9 +49,13 @@ fn main() -> Result<()> {
         return Inside::new(&runtime, &format!("lifecycle-{stack}-{runtime}"))?.run(&asked);
     }
     prepare()?;
+    let mut failed = Vec::new();
     for (stack, runtime) in COMBINATIONS {
-        enter(stack, runtime, &asked).with_context(|| format!("measure {runtime} in the stack {stack}"))?;
+        if let Err(error) = enter(stack, runtime, &asked) {
+            failed.push(format!("{runtime} in the stack {stack}: {error:#}"));
+        }
     }
+    ensure!(failed.is_empty(), "could not be measured: {}", failed.join("; "));
     Ok(())
 }
 

@@ -298,6 +298,8 @@ fn mounts(wrappers: &[Wrapper], turns: usize, brief: bool) -> Result<()> {
     fs::create_dir(small)?;
     fs::create_dir(places)?;
     mount(Some("tmpfs"), small, Some("tmpfs"), MsFlags::empty(), None::<&str>).context("mount a small tmpfs")?;
+    // Private, or all of them would be peers of one group, which the mounts of a real host are not.
+    mount(None::<&str>, small, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
     let there = || -> Result<usize> { Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().count()) };
     for wanted in [100, 1000, 8000] {
         for number in there()?..wanted {

@@ -25,10 +25,9 @@ pub struct Asked {
 impl Asked {
     pub fn read() -> Self {
         let words: Vec<String> = std::env::args().skip(1).collect();
-        Self {
-            turns: words.iter().find_map(|word| word.parse().ok()).unwrap_or(500).max(1),
-            brief: words.iter().any(|word| word == "brief"),
-        }
+        let brief = words.iter().any(|word| word == "brief");
+        let turns = words.iter().find_map(|word| word.parse().ok());
+        Self { turns: turns.unwrap_or(if brief { 5 } else { 500 }).max(1), brief }
     }
 }
 
