@@ -578,6 +578,8 @@ impl Spread {
         let reach = (0.98 * (count as f64).sqrt()).ceil() as usize;
         let (low, high) = ((count / 2).saturating_sub(reach), (count / 2 + reach).min(count.saturating_sub(1)));
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        Self { median: at(count / 2), off: (at(high) - at(low)) / 2.0 }
+        // Fewer values do not even reach that far.
+        let off = if count < 6 { f64::INFINITY } else { (at(high) - at(low)) / 2.0 };
+        Self { median: at(count / 2), off }
     }
 }
