@@ -108,12 +108,17 @@ lint:
 fuzz:
 	fuzz/run $(FUZZ)
 
-# What the shim adds to a call, beside programs that only call execve. Never a pass or a failure.
-# As root. N=2000 for more turns, SHIM=FILE for another build than the released one.
-bench: SHIM ?= $(RELEASED)/tns-shim
-bench: released
-	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" SHIM="$(SHIM)" \
-		$(CARGO) bench --locked --target $(HOST) --target-dir "$(TARGET_DIR)" --bench overhead -- $(N)
+# What the shim costs: a call, beside programs that only call execve; and real containers. Then docs/performance.md and its plot. Never
+# a pass or a failure. As root, on a machine that does nothing else, for about half an hour. N=2000 for more turns, SHIM=FILE for another
+# build than the released one. `make bench BRIEF=1` only shows that all of it works, and leaves docs/ as it is.
+RUN_BENCH = SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" SHIM="$(or $(SHIM),$(RELEASED)/tns-shim)" \
+	EXECVE_MUSL="$(RELEASED)/bench/execve_std" $(CARGO) bench --locked --target $(HOST) --target-dir "$(TARGET_DIR)"
+bench: $(if $(SHIM),rust,released)
+	tests/stacks/build debian-13 debian-unstable
+	rm -rf "$(TARGET_DIR)/$(HOST)/tmp/bench"
+	$(RUN_BENCH) --bench overhead -- $(N) $(if $(BRIEF),brief)
+	$(RUN_BENCH) --bench lifecycle -- $(N) $(if $(BRIEF),brief)
+	$(RUN_BENCH) --bench report -- $(if $(BRIEF),brief)
 
 clean:
 	$(CARGO) clean --target-dir "$(TARGET_DIR)"

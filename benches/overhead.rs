@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the shim costs: wall time, page faults and memory that it adds to a call of the runtime.
 //!
-//! Five programs are run in turn: a static stand-in for the runtime directly; through a program that only calls execve, in
-//! three variants (with std's own start and glibc, as anybody would write it, which is what the goals are about; with the
-//! shim's C `main`; and without a C library, which is what the kernel takes); and through the shim. Every figure is the
-//! median of the differences between a run and the direct run of the same turn, so what else the machine does cancels out.
+//! Programs are run in turn: a static stand-in for the runtime directly; through a program that only calls execve, in four
+//! variants (with std's own start and glibc, as anybody would write it, which is what the goals are about; the same with
+//! musl; in C; and without a C library, which is what the kernel takes); and through the shim. Every figure is the median
+//! of the differences between a run and the direct run of the same turn, so what else the machine does cancels out.
 //! It is a measurement, not a test: it never fails by a figure.
 //!
-//! Run as root: `make bench`, or `make bench N=2000` for more turns. Everything happens in a mount namespace of its own
-//! with a tmpfs on /run, and ends with this process. `SHIM=FILE` measures another build of the shim.
+//! Run as root, by `make bench`. Everything happens in a mount namespace of its own with a tmpfs on /run, and ends with
+//! this process. `SHIM=FILE` measures another build of the shim, `EXECVE_MUSL=FILE` is the variant with musl where rustc has no
+//! musl by itself.
 
-#![allow(unsafe_code)] // fork and wait4
+#[path = "common/measure.rs"]
+mod measure;
+#[path = "common/programs.rs"]
+mod programs;
+#[path = "common/table.rs"]
+mod table;
 
-use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,38 +27,35 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{ForkResult, fork};
+
+use measure::{Call, Cost, Turns};
+use programs::copy;
+use table::{Asked, Table, verdict};
 
 /// The programs: on disk, as installed ones are.
 const PROGRAMS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/overhead");
 /// The runtime is found in the third folder, as /usr/sbin/runc is in root's usual PATH.
-const PATH: &str = concat!("PATH=/usr/local/sbin:/usr/local/bin:", env!("CARGO_TARGET_TMPDIR"), "/overhead/bin");
+const PATH: &str = concat!("/usr/local/sbin:/usr/local/bin:", env!("CARGO_TARGET_TMPDIR"), "/overhead/bin");
 const BUNDLE: &str = "/run/bench/bundle";
 const ROOT: &str = "/run/bench/root";
 
-/// The flags that the Makefile and the release profile set for the shim.
-const FLAGS: &[&str] = &[
-    "--edition=2024",
-    "-Copt-level=2",
-    "-Cpanic=abort",
-    "-Clto=fat",
-    "-Ccodegen-units=1",
-    "-Cstrip=symbols",
-    "-Ctarget-feature=+crt-static",
-    "-Crelocation-model=static",
-];
+/// What the shim is compared with: what it is called, and its file.
+const NO_LIBC: &str = "no libc";
+const C: &str = "C";
+const STD: &str = "Rust glibc";
+const STD_MUSL: &str = "Rust musl";
+const UNSHARE: &str = "unshare";
+const SHIM: &str = "shim";
 
-/// What is called in each turn, beside the shim.
-const DIRECT: usize = 0;
-const EXECVE_BARE: usize = 1;
-const EXECVE_C: usize = 2;
-const EXECVE_STD: usize = 3;
-const SHIM: usize = 4;
-const PROGRAMS_IN_TURN: usize = 5;
+/// A program in front of the runtime.
+struct Wrapper {
+    called: &'static str,
+    built: PathBuf,
+}
 
 /// A call to measure.
 struct Row {
-    name: &'static str,
+    name: String,
     /// The shim's link, whose name says which runtime it wraps.
     shim: &'static str,
     /// What the shim says in its log that it does, so that nothing else is measured; empty where it says nothing.
@@ -66,100 +67,115 @@ struct Row {
     goal: Option<f64>,
 }
 
-/// One run: microseconds, minor page faults, KiB at the peak.
-#[derive(Clone, Copy, Default)]
-struct Cost {
-    time: f64,
-    faults: f64,
-    peak: f64,
-}
-
 fn main() -> Result<()> {
-    let turns = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(500);
+    let Asked { turns, brief } = Asked::read();
     ensure!(nix::unistd::geteuid().is_root(), "must be run as root: it makes mount and time namespaces");
     unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)?;
+    // First apart from the host's, then shared within, as systemd has them: that is what a copy of them costs.
+    for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(None::<&str>, "/", None::<&str>, kind | MsFlags::MS_REC, None::<&str>).context("separate the mounts")?;
+    }
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).context("mount a tmpfs on /run")?;
     for folder in [BUNDLE, ROOT] {
         fs::create_dir_all(folder)?;
     }
     install_runtimes()?;
     let shim = PathBuf::from(std::env::var_os("SHIM").unwrap_or(env!("CARGO_BIN_EXE_tns-shim").into()));
-    let wrappers = [
-        (build_bare()?, "execve-bare"),
-        (build("execve_c")?, "execve-c"),
-        (build("execve_std")?, "execve-std"),
-        (shim.clone(), "tns-shim"),
-        (shim.clone(), "tns-shim-runc-1.1"),
-        (shim, "tns-shim-crun"),
-    ];
+    let wrappers = build(&shim)?;
 
     // They read a pipe that this process holds, so they end with it, however it ends.
     let here = container("here", &["cat"])?;
     let elsewhere = container("elsewhere", &["unshare", "--time", "--boottime=86400", "--fork", "cat"])?;
-    println!("median of {turns} turns; added to a direct call of the runtime\n");
-    table(&verbs()?, &wrappers, turns)?;
-    println!("\ncreate with a splice, by the size of config.json\n");
-    table(&sizes()?, &wrappers, turns)?;
+    println!("median of {turns} turns; microseconds added to a direct call of the runtime");
+    let mut goals = Table::new(&["", "measured", "goal", "verdict"]);
+    let title = "What each program in front of a runtime adds";
+    let worst = table(title, "overhead-verbs", &verbs()?, &wrappers, turns, &mut goals)?;
+    goals.add(goal("peak memory beside Rust glibc, KiB (worst call)", worst, 0.0, 0));
+    #[allow(clippy::cast_precision_loss)]
+    let size = fs::metadata(&shim)?.len() as f64 / 1e6;
+    goals.add(goal("size of the program, MB", size, 0.8, 2));
+    table("create, by the size of config.json", "overhead-sizes", &sizes()?, &wrappers, turns, &mut goals)?;
+    // Last, because what is mounted stays until this process ends.
+    mounts(&wrappers, turns.div_ceil(5), brief)?;
     drop((here, elsewhere));
-    Ok(())
+
+    println!("\nGoals\n");
+    goals.print();
+    goals.keep("overhead-goals")?;
+    let mut facts = Table::new(&["", ""]);
+    for (name, value) in [
+        ("Rust", table::version("rustc", "--version")),
+        ("tns-shim", format!("{}, {size:.2} MB, built for {}", env!("CARGO_PKG_VERSION"), library_of(&shim)?)),
+        ("Turns of each call", turns.to_string()),
+    ] {
+        facts.add(vec![name.to_owned(), value]);
+    }
+    facts.keep("overhead-facts")
+}
+
+/// The C library of a static program, by what only glibc's start knows.
+fn library_of(program: &Path) -> Result<&'static str> {
+    let bytes = fs::read(program)?;
+    let mark = b"GLIBC_TUNABLES";
+    Ok(if bytes.windows(mark.len()).any(|window| window == mark) { "glibc" } else { "musl" })
+}
+
+fn goal(what: &str, measured: f64, most: f64, digits: usize) -> Vec<String> {
+    vec![what.to_owned(), format!("{measured:.digits$}"), format!("{most}"), verdict(measured, most).to_owned()]
 }
 
 /// The stand-in, as three runtimes. They stay as they are, because the shim would ask a new one for its abilities again.
 fn install_runtimes() -> Result<()> {
     fs::create_dir_all(in_programs("bin"))?;
-    let runtime = build("runtime")?;
+    let runtime = in_programs("runtime.built");
+    programs::rust("runtime", None, &runtime)?;
     for name in ["runc", "runc-1.1", "crun"] {
         copy(&runtime, &in_programs("bin").join(name))?;
     }
-    Ok(())
+    // Where the others look for it: a mount and not a link, which would have to be followed.
+    File::create(programs::RUNTIME)?;
+    mount(Some(&in_programs("bin/runc")), programs::RUNTIME, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .context("bind the runtime")
+}
+
+fn build(shim: &Path) -> Result<Vec<Wrapper>> {
+    let mut wrappers = Vec::new();
+    for (called, name) in [(NO_LIBC, "no-libc"), (C, "c"), (STD, "std"), (STD_MUSL, "musl"), (UNSHARE, "unshare")] {
+        let built = in_programs(&format!("{name}.built"));
+        match called {
+            NO_LIBC => programs::bare(None, &built)?,
+            UNSHARE => programs::bare(Some(CloneFlags::CLONE_NEWNS.bits()), &built)?,
+            C => programs::c("execve_c", &[], &built)?,
+            STD => programs::rust("execve_std", None, &built)?,
+            _ => match programs::musl(&built) {
+                Ok(()) => {}
+                Err(error) => {
+                    println!("without the variant for musl: {error:#}");
+                    continue;
+                }
+            },
+        }
+        wrappers.push(Wrapper { called, built });
+    }
+    wrappers.push(Wrapper { called: SHIM, built: shim.to_owned() });
+    Ok(wrappers)
 }
 
 /// The programs in front of it, as new files each time: how a file happens to lie in the page cache is worth 40 µs, and
 /// what a linker has just written lies worst.
-fn install(wrappers: &[(PathBuf, &str)]) -> Result<()> {
-    wrappers.iter().try_for_each(|(built, name)| copy(built, &in_programs(name)))
+fn install(wrappers: &[&Wrapper], row: &Row) -> Result<()> {
+    wrappers.iter().try_for_each(|wrapper| copy(&wrapper.built, &installed(wrapper, row)))
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let new = to.with_extension("new");
-    fs::copy(from, &new).with_context(|| format!("copy {}", from.display()))?;
-    fs::rename(&new, to).with_context(|| format!("rename {}", new.display()))
+fn installed(wrapper: &Wrapper, row: &Row) -> PathBuf {
+    match wrapper.called {
+        SHIM => in_programs(row.shim),
+        called => in_programs(&called.replace(' ', "-")),
+    }
 }
 
 fn in_programs(name: &str) -> PathBuf {
     Path::new(PROGRAMS).join(name)
-}
-
-/// One of the helper programs, built with the shim's flags.
-fn build(name: &str) -> Result<PathBuf> {
-    let built = in_programs(&format!("{name}.built"));
-    let status = Command::new("rustc")
-        .args(FLAGS)
-        .arg(format!("{}/benches/helpers/{name}.rs", env!("CARGO_MANIFEST_DIR")))
-        .arg("-o")
-        .arg(&built)
-        .env("RUNTIME", in_programs("bin/runc"))
-        .status()
-        .context("run rustc")?;
-    ensure!(status.success(), "rustc cannot build {name}");
-    Ok(built)
-}
-
-/// The one without a C library.
-fn build_bare() -> Result<PathBuf> {
-    let built = in_programs("execve_bare.built");
-    let runtime = in_programs("bin/runc");
-    let status = Command::new("cc")
-        .args(["-O2", "-static", "-nostdlib", "-fno-stack-protector"])
-        .arg(format!("-DRUNTIME=\"{}\"", runtime.display()))
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/helpers/execve_bare.c"))
-        .arg("-o")
-        .arg(&built)
-        .status()
-        .context("run cc")?;
-    ensure!(status.success(), "cc cannot build execve_bare");
-    Ok(built)
 }
 
 /// A process, and runc's and crun's state of a container whose PID 1 it is.
@@ -193,20 +209,26 @@ fn child_of(pid: &str) -> Result<String> {
     anyhow::bail!("unshare has started nothing")
 }
 
+const WITH_A_VIEW: &str = "exec: enter, with a state view";
+const PASSED: &str = "state: passed on";
+
+fn exec(id: &str) -> [&str; 5] {
+    ["exec", "--process", "/run/bench/process.json", "--detach", id]
+}
+
 fn verbs() -> Result<Vec<Row>> {
-    let row = |name, shim, does, args: &[&str], config, goal| {
+    let row = |name: &str, shim, does, args: &[&str], config, goal| {
         let args = [&["--root", ROOT], args].concat().into_iter().map(str::to_owned).collect();
-        Row { name, shim, does, args, config, goal }
+        Row { name: name.to_owned(), shim, does, args, config, goal }
     };
     let create = ["create", "--bundle", BUNDLE, "--pid-file", "/run/bench/pid", "new"];
-    let exec = |id| ["exec", "--process", "/run/bench/process.json", "--detach", id];
     let config = Some(config(25)?);
     Ok(vec![
-        row("state: passed on", "tns-shim", "", &["state", "x"], None, Some(0.33)),
+        row(PASSED, "tns-shim", "", &["state", "x"], None, Some(0.33)),
         row("create: splice, 25 KB", "tns-shim", "create: declare", &create, config.clone(), Some(0.75)),
         row("exec: nothing to do, runc 1.1", "tns-shim-runc-1.1", "exec: pass", &exec("here"), None, Some(0.6)),
         row("exec: nothing to do, crun", "tns-shim-crun", "exec: pass", &exec("here"), None, Some(0.4)),
-        row("exec: enter, with a state view", "tns-shim-runc-1.1", "exec: enter", &exec("elsewhere"), None, Some(1.5)),
+        row(WITH_A_VIEW, "tns-shim-runc-1.1", "exec: enter", &exec("elsewhere"), None, Some(1.5)),
         row("create: emulate", "tns-shim-runc-1.1", "create: emulate", &create, config, None),
         row("checkpoint: no container", "tns-shim", "checkpoint: stand outside", &["checkpoint", "x"], None, None),
         row("features: time added", "tns-shim-runc-1.1", "features: list time", &["features"], None, Some(1.2)),
@@ -221,9 +243,9 @@ fn sizes() -> Result<Vec<Row>> {
         ("199 KB", 199, Some(1.4)),
         ("4.8 MB", 4800, None),
     ];
-    let row = |(name, kb, goal)| {
+    let row = |(name, kb, goal): (&str, _, _)| {
         Ok(Row {
-            name,
+            name: format!("create: config.json of {name}"),
             shim: "tns-shim",
             does: "create: declare",
             args: ["--root", ROOT, "create", "--bundle", BUNDLE, "new"].map(str::to_owned).into(),
@@ -234,31 +256,67 @@ fn sizes() -> Result<Vec<Row>> {
     sizes.map(row).into_iter().collect()
 }
 
-fn table(rows: &[Row], wrappers: &[(PathBuf, &str)], turns: usize) -> Result<()> {
-    println!(
-        "{:<32}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>6}{:>8}{:>8}{:>10}",
-        "", "bare µs", "C µs", "std µs", "shim µs", "x bare", "x std", "goal", "", "faults", "peak KiB"
-    );
+/// Measures and shows rows. The most KiB by which the shim's peak is above that of the execve-only program.
+fn table(title: &str, name: &str, rows: &[Row], wrappers: &[Wrapper], turns: usize, goals: &mut Table) -> Result<f64> {
+    let wrappers: Vec<&Wrapper> = wrappers.iter().filter(|wrapper| wrapper.called != UNSHARE).collect();
+    let columns = [NO_LIBC, C, STD, STD_MUSL, SHIM];
+    let rest = ["x no libc", "x Rust glibc", "goal", "verdict", "faults", "KiB more"];
+    let mut table = Table::begin(title, &[&["µs"], &columns[..], &rest].concat());
+    let mut worst = f64::MIN;
     for row in rows {
-        install(wrappers)?;
-        check(row)?;
-        let added = measure(row, wrappers, turns)?;
-        let [bare, c, std, shim] = [EXECVE_BARE, EXECVE_C, EXECVE_STD, SHIM].map(|program| added[program].time);
-        let (goal, verdict) = match row.goal {
-            Some(goal) if shim <= goal * std => (format!("{goal}"), "met"),
-            Some(goal) => (format!("{goal}"), "missed"),
-            None => (String::new(), ""),
-        };
-        println!(
-            "{:<32}{bare:>8.0}{c:>8.0}{std:>8.0}{shim:>9.0}{:>9.2}{:>9.2}{goal:>6}{verdict:>8}{:>8.0}{:>+10.0}",
-            row.name,
-            shim / bare,
-            shim / std,
-            added[SHIM].faults,
-            added[SHIM].peak - added[EXECVE_STD].peak,
-        );
+        let added = measure(row, &wrappers, turns)?;
+        let of = |called| added.iter().find(|added| added.called == called);
+        let [bare, std, shim] = [NO_LIBC, STD, SHIM].map(|called| of(called).map_or(&Added::NOTHING, |added| added));
+        let more = shim.peak - std.peak;
+        worst = worst.max(more);
+        let ratio = shim.time / std.time;
+        let mut line = vec![row.name.clone()];
+        line.extend(columns.map(|called| of(called).map_or("–".to_owned(), |added| format!("{:.0}", added.time))));
+        line.extend([format!("{:.2}", shim.time / bare.time), format!("{ratio:.2}")]);
+        line.extend(row.goal.map_or([String::new(), String::new()], |most| {
+            goals.add(goal(&format!("{}, x Rust glibc", row.name), ratio, most, 2));
+            [format!("{most}"), verdict(ratio, most).to_owned()]
+        }));
+        line.extend([format!("{:.0}", shim.faults), format!("{more:+.0}")]);
+        table.tell(line);
+        if row.name == PASSED {
+            goals.add(goal("a passed call, x the program without libc", shim.time / bare.time, 3.0, 2));
+            goals.add(goal("a passed call, minor page faults", shim.faults, 20.0, 0));
+        }
     }
-    Ok(())
+    table.keep(name)?;
+    Ok(worst)
+}
+
+/// exec with a view copies the mount table, so it costs more where there are more mounts.
+fn mounts(wrappers: &[Wrapper], turns: usize, brief: bool) -> Result<()> {
+    let wrappers: Vec<&Wrapper> =
+        wrappers.iter().filter(|wrapper| [STD, UNSHARE, SHIM].contains(&wrapper.called)).collect();
+    let columns = ["µs", "Rust glibc", "unshare alone", "shim", "shim − unshare"];
+    let mut table = Table::begin("exec with a state view, by the number of mounts on the host", &columns);
+    let [small, places] = ["/run/bench/small", "/run/bench/mounts"].map(Path::new);
+    fs::create_dir(small)?;
+    fs::create_dir(places)?;
+    mount(Some("tmpfs"), small, Some("tmpfs"), MsFlags::empty(), None::<&str>).context("mount a small tmpfs")?;
+    // Private, or all of them would be peers of one group, which the mounts of a real host are not.
+    mount(None::<&str>, small, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    let there = || -> Result<usize> { Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().count()) };
+    for wanted in [100, 1000, 8000] {
+        for number in there()?..wanted {
+            let place = places.join(number.to_string());
+            fs::create_dir(&place)?;
+            mount(Some(small), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("make many mounts")?;
+        }
+        let mut row = verbs()?.into_iter().find(|row| row.name == WITH_A_VIEW).context("no such call")?;
+        row.name = format!("{} mounts", there()?);
+        let turns = if brief { turns.min(5) } else { turns };
+        let added = measure(&row, &wrappers, turns)?;
+        let time = |called| added.iter().find(|added| added.called == called).map_or(f64::NAN, |added| added.time);
+        let [std, unshare, shim] = [STD, UNSHARE, SHIM].map(time);
+        let cells = [std, unshare, shim, shim - unshare].map(|time| format!("{time:.0}"));
+        table.tell([vec![row.name], cells.to_vec()].concat());
+    }
+    table.keep("overhead-mounts")
 }
 
 /// Whether the shim does what the row is to measure. The answers of the runtime are remembered on the way.
@@ -271,7 +329,7 @@ fn check(row: &Row) -> Result<()> {
         .args(["--debug", "--log", LOG])
         .args(&row.args)
         .env_clear()
-        .envs(PATH.split_once('='))
+        .env("PATH", PATH)
         .stdout(Stdio::null())
         .status()?;
     let log = fs::read_to_string(LOG).unwrap_or_default();
@@ -282,6 +340,7 @@ fn check(row: &Row) -> Result<()> {
 
 /// Medians of what a program costs more than the direct call; of the peak, its own.
 struct Added {
+    called: &'static str,
     /// Microseconds.
     time: f64,
     /// Minor page faults.
@@ -290,87 +349,33 @@ struct Added {
     peak: f64,
 }
 
-fn measure(row: &Row, wrappers: &[(PathBuf, &str)], turns: usize) -> Result<[Added; PROGRAMS_IN_TURN]> {
-    let arguments: Vec<CString> = row.args.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
-    let programs = ["bin/runc", "execve-bare", "execve-c", "execve-std", row.shim]
-        .map(|name| CString::new(in_programs(name).as_os_str().as_bytes()));
-    let mut calls = Vec::new();
-    for program in programs {
-        calls.push([vec![program?], arguments.clone()].concat());
+impl Added {
+    const NOTHING: Self = Self { called: "", time: f64::NAN, faults: f64::NAN, peak: f64::NAN };
+}
+
+fn measure(row: &Row, wrappers: &[&Wrapper], turns: usize) -> Result<Vec<Added>> {
+    install(wrappers, row)?;
+    check(row)?;
+    let mut calls = vec![Call::new(in_programs("bin/runc"), &row.args, PATH)?];
+    for wrapper in wrappers {
+        calls.push(Call::new(installed(wrapper, row), &row.args, PATH)?);
     }
-    let mut costs = vec![[Cost::default(); PROGRAMS_IN_TURN]; turns];
-    // Some turns first, so that files and memories are there.
-    for turn in 0..turns + 5 {
-        if turn % 24 == 0 {
-            install(wrappers)?;
-        }
-        for program in order(turn) {
-            if let Some(config) = &row.config {
-                fs::copy(config, format!("{BUNDLE}/config.json"))?;
-            }
-            let cost = run(&calls[program])?;
-            if let Some(turn) = turn.checked_sub(5) {
-                costs[turn][program] = cost;
-            }
-        }
-    }
-    Ok([DIRECT, EXECVE_BARE, EXECVE_C, EXECVE_STD, SHIM].map(|program| {
-        let of = |difference: fn(&Cost, &Cost) -> f64| {
-            median(costs.iter().map(|turn| difference(&turn[program], &turn[DIRECT])).collect())
-        };
+    let before_turn = |turn| if turn % 24 == 0 { install(wrappers, row) } else { Ok(()) };
+    let before_call = || match &row.config {
+        Some(config) => Ok(fs::copy(config, format!("{BUNDLE}/config.json")).map(drop)?),
+        None => Ok(()),
+    };
+    let costs: Turns = measure::turns(&calls, turns, before_turn, before_call)?;
+    let added = wrappers.iter().enumerate().map(|(index, wrapper)| {
+        let of = |figure: fn(&Cost) -> f64| costs.median(|turn| figure(&turn[index + 1]) - figure(&turn[0]));
         Added {
-            time: of(|cost, direct| cost.time - direct.time),
-            faults: of(|cost, direct| cost.faults - direct.faults),
-            peak: of(|cost, _| cost.peak),
+            called: wrapper.called,
+            time: of(|cost| cost.time),
+            faults: of(|cost| cost.faults),
+            peak: costs.median(|turn| turn[index + 1].peak),
         }
-    }))
-}
-
-/// A turn's order. All 120 come in turn, because what ran before decides what is in the caches.
-fn order(turn: usize) -> Vec<usize> {
-    let mut left = vec![DIRECT, EXECVE_BARE, EXECVE_C, EXECVE_STD, SHIM];
-    let mut number = turn;
-    (1..=left.len())
-        .rev()
-        .map(|count| {
-            let next = left.remove(number % count);
-            number /= count;
-            next
-        })
-        .collect()
-}
-
-/// Runs a program to its end.
-fn run(args: &[CString]) -> Result<Cost> {
-    let path = CString::new(PATH)?;
-    let environment: [&CStr; 1] = [&path];
-    let begin = Instant::now();
-    // fork and not vfork: a child that shares this process's memory until execve would count it as its own peak.
-    // SAFETY: this process has one thread, and the child does nothing but execve.
-    let child = match unsafe { fork() }? {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            let _ = nix::unistd::execve(&args[0], args, &environment);
-            // SAFETY: ends the child without running what belongs to its parent.
-            unsafe { libc::_exit(127) }
-        }
-    };
-    let mut status = 0;
-    // SAFETY: all zeros is a valid rusage, and both places live until the call returns.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::wait4(child.as_raw(), &raw mut status, 0, &raw mut usage);
-        usage
-    };
-    let time = begin.elapsed().as_secs_f64() * 1e6;
-    ensure!(status == 0, "{} ended with wait status {status:#x}", args[0].to_string_lossy());
-    #[allow(clippy::cast_precision_loss)]
-    Ok(Cost { time, faults: usage.ru_minflt as f64, peak: usage.ru_maxrss as f64 })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    });
+    Ok(added.collect())
 }
 
 /// A config.json of about that size, in the engines' order and without white space, as they write it.
