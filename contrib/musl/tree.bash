@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # What build and tests/emulated share: a tree to compile for musl in, apart from the machine and without a network. Sourced, never run.
 
+top=${top:?the folder of the project}
+
 # In the tree: everything is at the same place on every machine. Says to cargo how to compile for machines of kind $1.
 for_musl() {
   local gcc=$1-linux-musl-gcc target=$1-unknown-linux-musl
@@ -10,8 +12,8 @@ for_musl() {
   echo 'int _dl_find_object(void *address, void *result) { (void)address; (void)result; return -1; }' >/mnt/build/lib/find.c
   "$gcc" -O2 -c -o /mnt/build/lib/find.o /mnt/build/lib/find.c
   ar r /mnt/build/lib/libunwind.a /mnt/build/lib/find.o
-  export RUSTC_BOOTSTRAP=1 CARGO_HOME=/mnt/cargo "CC_${target//-/_}=$gcc"
-  RUSTFLAGS="-C linker=$gcc -C link-self-contained=no -L native=/mnt/build/lib"
+  export RUSTC_BOOTSTRAP=1 CARGO_HOME=/mnt/cargo "CC_${target//-/_}=$gcc" \
+    RUSTFLAGS="-C linker=$gcc -C link-self-contained=no -L native=/mnt/build/lib"
 }
 
 # Builds the tree for machines of kind $1, unless it is there, and holds it. Sets tree.
