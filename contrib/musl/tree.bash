@@ -7,11 +7,10 @@ top=${top:?the folder of the project}
 for_musl() {
   local gcc=$1-linux-musl-gcc target=$1-unknown-linux-musl
   mkdir -p /mnt/build/lib
-  # What the standard library calls libunwind; and a function of glibc's that this asks for first, and can do without.
+  # What the standard library calls libunwind.
   cp "$("$gcc" -print-file-name=libgcc_eh.a)" /mnt/build/lib/libunwind.a
-  echo 'int _dl_find_object(void *address, void *result) { (void)address; (void)result; return -1; }' >/mnt/build/lib/find.c
-  "$gcc" -O2 -c -o /mnt/build/lib/find.o /mnt/build/lib/find.c
-  ar r /mnt/build/lib/libunwind.a /mnt/build/lib/find.o
+  "$gcc" -O2 -Wall -Wextra -Werror -c -o /mnt/build/lib/find_object.o /mnt/src/contrib/musl/find_object.c
+  ar r /mnt/build/lib/libunwind.a /mnt/build/lib/find_object.o
   export RUSTC_BOOTSTRAP=1 CARGO_HOME=/mnt/cargo "CC_${target//-/_}=$gcc" \
     RUSTFLAGS="-C linker=$gcc -C link-self-contained=no -L native=/mnt/build/lib"
 }
@@ -39,7 +38,7 @@ vendor() {
   printf '%s\n' '[source.crates-io]' 'replace-with = "vendor"' '[source.vendor]' 'directory = "/mnt/vendor"' >"$1/cargo/config.toml"
 }
 
-# Runs a program of this project in the tree, with the source at /mnt/src and the folder $2 at /mnt/build.
+# Runs a program of this project in the tree, with the source at /mnt/src and the folder BUILD at /mnt/build.
 #   in_tree FOLDER OF vendor BUILD PROGRAM [ARGUMENT...]
 in_tree() {
   # shellcheck disable=SC2016  # For the shell in there.

@@ -187,7 +187,8 @@ fn standin() -> PathBuf {
         let built = folder.join("standin");
         let unfinished = folder.join(format!("standin-{}", std::process::id()));
         let compile = |linking: &[&str]| {
-            let mut cc = Command::new("cc");
+            // Where the tests are compiled for another machine, see tests/emulated.
+            let mut cc = Command::new(std::env::var_os("TNS_CC").unwrap_or("cc".into()));
             cc.args(["-O1", "-Wall", "-Werror"]).args(linking).arg("-o").args([&unfinished, Path::new(source)]);
             cc.output().expect("cc, which links Rust programs, too")
         };
