@@ -56,8 +56,9 @@ in_tree() {
     # Devices as they are, and what is put there only here. The root is a real one and no chroot, where nobody could make user namespaces.
     mount --rbind /dev dev
     mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs dev/shm
-    mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs tmp
-    mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs run
+    # Without flags that a user namespace would have to keep, whatever it mounts from there.
+    mount -t tmpfs -o mode=1777 tmpfs tmp
+    mount -t tmpfs -o mode=755 tmpfs run
     mount -o remount,bind,ro .
     pivot_root . mnt/machine
     cd /
