@@ -22,14 +22,14 @@ HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(sh
 TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
 BIN = $(TARGET_DIR)/$(TARGET)/release
 
-SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build fuzz/run \
-	tests/unit tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
-	tests/faults/faults.bash \
+SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
+	fuzz/run tests/emulated tests/unit tests/faults/faults.bash \
+	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build released shared rust install uninstall demo check unit integration vm stress lint fuzz bench clean
+.PHONY: build released shared rust install uninstall demo check unit arm64 integration vm stress lint fuzz bench clean
 
 build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
@@ -72,6 +72,12 @@ check: unit integration
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
 unit: rust
 	CARGO="$(CARGO)" tests/unit --locked --target-dir "$(TARGET_DIR)"
+
+# For arm64, on x86_64: builds what is released, and runs the tests of `unit` on an emulator, in a tree of their own. As root.
+# ARM64='--test argv' for a part of them.
+arm64: rust
+	CARGO="$(CARGO)" contrib/musl/build "$(TARGET_DIR)/released-aarch64" aarch64
+	CARGO="$(CARGO)" tests/emulated "$(TARGET_DIR)/emulated-aarch64" aarch64 $(ARM64)
 
 # What is released, also where this Rust cannot build it.
 RELEASED = $(if $(findstring musl,$(TARGET)),$(BIN),$(TARGET_DIR)/released)

@@ -416,7 +416,8 @@ mod tests {
         let read = || State::read(Kind::Runc, folder.path()).map_err(|error| format!("{error:#}"));
         fs::write(&elsewhere, text).unwrap();
         symlink(&elsewhere, &file).unwrap();
-        assert!(read().unwrap_err().contains("symbolic link"));
+        // Each C library has its own words for ELOOP.
+        assert!(read().unwrap_err().to_lowercase().contains("symbolic link"));
         fs::remove_file(&file).unwrap();
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert!(read().unwrap_err().ends_with("state.json: no regular file"));

@@ -253,9 +253,11 @@ fn a_wrong_setting_is_an_error_that_names_the_key_and_its_line() {
 #[test]
 fn an_error_without_a_log_is_said_once_on_standard_error() {
     let Some(world) = World::new(RUNC_1_3) else { return };
-    let stderr = world.shim(["state", "c1"]).env("PATH=/nonexistent").go().assert_refused();
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.contains("level=error") && stderr.contains("there is no runc in PATH"), "{stderr}");
+    for environment in ["NO=1", "RUST_BACKTRACE=1"] {
+        let stderr = world.shim(["state", "c1"]).env("PATH=/nonexistent").env(environment).go().assert_refused();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains("level=error") && stderr.contains("there is no runc in PATH"), "{stderr}");
+    }
 }
 
 /// Who listens on /dev/log of the calls that are given `world.path("dev")`.

@@ -126,6 +126,9 @@ fn in_a_user_namespace() -> std::io::Result<()> {
 
 #[test]
 fn a_group_that_a_user_namespace_has_not_is_left_out_and_nobody_can_do_more() {
+    if common::is_emulated(common::TWO_THREADS) {
+        return;
+    }
     let Some(world) = World::as_root(RUNC_1_3, "give a file to another group") else { return };
     for (before, after) in [(0o640, 0o600), (0o644, 0o644), (0o664, 0o644), (0o604, 0o600)] {
         world.write_config(without(PLAIN));
@@ -298,6 +301,9 @@ fn a_runtime_that_cannot_make_what_is_declared_is_not_given_it() {
 #[test]
 fn nothing_is_declared_where_a_filter_denies_time_namespaces() {
     const CAP_SYS_ADMIN: i32 = 21;
+    if common::is_emulated(common::NO_FILTERS) {
+        return;
+    }
     let Some(world) = World::new(RUNC_1_3) else { return };
     let users = World::with_time_namespaces(RUNC_1_3).is_some();
     for error in [libc::EPERM, libc::EACCES, libc::ENOSYS] {

@@ -20,7 +20,7 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 pub use run::{Outcome, Report, Run, own_time_namespace, step, wait};
-pub use skip::skip;
+pub use skip::{NO_FILTERS, OWN_MEMORY, OWN_SIGNALS, TWO_THREADS, is_emulated, skip};
 
 /// What the stand-in plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,9 @@ impl World {
     pub fn with_time_namespaces(role: Role) -> Option<Self> {
         if let Some(obstacle) = tns_shim::timens::Kernel::look().obstacle() {
             return skip(obstacle);
+        }
+        if is_emulated(TWO_THREADS) {
+            return None;
         }
         Self::as_root(role, "make a time namespace")
     }
@@ -187,7 +190,8 @@ fn standin() -> PathBuf {
         let built = folder.join("standin");
         let unfinished = folder.join(format!("standin-{}", std::process::id()));
         let compile = |linking: &[&str]| {
-            let mut cc = Command::new("cc");
+            // Where the tests are compiled for another machine, see tests/emulated.
+            let mut cc = Command::new(std::env::var_os("TNS_CC").unwrap_or("cc".into()));
             cc.args(["-O1", "-Wall", "-Werror"]).args(linking).arg("-o").args([&unfinished, Path::new(source)]);
             cc.output().expect("cc, which links Rust programs, too")
         };

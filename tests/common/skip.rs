@@ -18,3 +18,21 @@ pub fn skip<T>(why: &str) -> Option<T> {
     }
     None
 }
+
+/// Whether this runs on an emulator that cannot do what the test needs (see tests/emulated); then the test is skipped, and `why` says
+/// what the emulator does instead.
+pub fn is_emulated(why: &str) -> bool {
+    let Some(emulator) = env::var_os("TNS_EMULATOR") else { return false };
+    skip::<()>(&format!("on {}: {why}", emulator.display()));
+    true
+}
+
+/// Why nothing makes or enters a time or user namespace there.
+pub const TWO_THREADS: &str =
+    "it has a thread of its own beside the program's, and the kernel moves no process with two: EUSERS, EINVAL";
+/// Why no limit of memory holds there.
+pub const OWN_MEMORY: &str = "its own memory is part of the process's";
+/// Why no filter can be set there.
+pub const NO_FILTERS: &str = "it refuses to set filters of system calls: EINVAL";
+/// Why signals cannot be seen in /proc there.
+pub const OWN_SIGNALS: &str = "SigCgt in /proc/PID/status is of its own handlers";

@@ -9,9 +9,9 @@ STACK_NAMES=(debian-13 debian-unstable debian-12)
 # What boots, for tests/vm.
 # shellcheck disable=SC2034
 MACHINE_NAMES=(machine-debian-12 machine-debian-13 machine-debian-unstable machine-no-timens)
-# What contrib/musl/build compiles with.
+# What contrib/musl/build compiles with: for this machine, and for one of the other kind.
 # shellcheck disable=SC2034
-COMPILER_NAMES=(musl)
+COMPILER_NAMES=(musl musl-aarch64 musl-x86_64)
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
