@@ -11,13 +11,17 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::OFlag;
 
 use crate::container::{ClockTicks, State};
+use crate::files;
 use crate::private_mounts::Cover;
+use crate::replacement::folder_of;
 
 /// Its name below the folder of a container.
 const STATE: &str = "state.json";
@@ -31,7 +35,7 @@ pub fn show<'a>(state: &State, start: ClockTicks, used: impl IntoIterator<Item =
     // crun's exec reads more files than its status.
     ensure!(state.file.ends_with(STATE), "only runc can be shown another state");
     let folder = state.file.parent().context("a file without a folder")?;
-    let is_used = used.into_iter().any(|path| lies_in(path, folder));
+    let is_used = is_used(folder, used);
     let cover = Cover::following(folder)?;
     match write(state, start, &cover.path()) {
         Ok(()) if is_used => cover.narrow_to(STATE),
@@ -49,7 +53,7 @@ pub fn show<'a>(state: &State, start: ClockTicks, used: impl IntoIterator<Item =
 /// # Errors
 /// EPERM without `CAP_SYS_ADMIN`; ENOENT if there is no such folder; something in it is used for other purposes.
 pub fn pin<'a>(root: &Path, state: Option<&State>, used: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    ensure!(!used.into_iter().any(|path| lies_in(path, root)), "something else in {} is needed", root.display());
+    ensure!(!is_used(root, used), "something else in {} is needed", root.display());
     let cover = Cover::following(root)?;
     let Some(state) = state else { return Ok(()) };
     let folder = state.file.parent().and_then(Path::file_name).context("a file without a folder")?;
@@ -65,12 +69,18 @@ fn write(state: &State, start: ClockTicks, folder: &Path) -> io::Result<()> {
     state.write_with_start(start, file)
 }
 
-/// Whether reading or writing `path` touches that folder.
-fn lies_in(path: &Path, folder: &Path) -> bool {
-    let Ok(folder) = fs::canonicalize(folder) else { return false };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The path may be a link that is read through, or replaced.
-    [path, parent].into_iter().filter_map(|path| fs::canonicalize(path).ok()).any(|path| path.starts_with(&folder))
+/// Whether reading or writing one of the paths touches that folder.
+fn is_used<'a>(folder: &Path, paths: impl IntoIterator<Item = &'a Path>) -> bool {
+    let Ok(folder) = real(folder) else { return false };
+    // A path may be a link that is read through, or replaced.
+    let places = paths.into_iter().flat_map(|path| [path, folder_of(path)]);
+    places.filter_map(|path| real(path).ok()).any(|path| path.starts_with(&folder))
+}
+
+/// The path without links, as the kernel knows it: realpath(3) asks for each of its parts.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let place = files::place(path, OFlag::empty())?;
+    fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 #[cfg(test)]
@@ -102,11 +112,11 @@ mod tests {
             ("pid", false),
             ("absent/pid", false),
         ] {
-            assert_eq!(lies_in(&at(name), &at("root/c1")), lies, "{name}");
-            assert_eq!(lies_in(&at(name), &at("to-folder")), lies, "{name}");
+            assert_eq!(is_used(&at("root/c1"), [&*at(name)]), lies, "{name}");
+            assert_eq!(is_used(&at("to-folder"), [&*at(name)]), lies, "{name}");
         }
         // A link in the folder is found there.
-        assert!(lies_in(&at("root/c1/out"), &at("root/c1")));
-        assert!(!lies_in(Path::new("pid"), &at("root/c1")));
+        assert!(is_used(&at("root/c1"), [&*at("root/c1/out")]));
+        assert!(!is_used(&at("root/c1"), [Path::new("pid")]));
     }
 }
