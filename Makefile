@@ -8,6 +8,7 @@ BINDIR = $(PREFIX)/bin
 # Not the folder that engines look in by themselves: CRI-O refuses one that holds a hook of stage precreate.
 HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
 MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/tns-shim
 # Where each shell looks for what an administrator has put there. Packages have others: share/fish/vendor_completions.d, and Debian's zsh
 # share/zsh/vendor-completions.
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
@@ -28,7 +29,7 @@ HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(sh
 TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
 BIN = $(TARGET_DIR)/$(TARGET)/release
 # What `make docs` makes.
-DOCS = $(TARGET_DIR)/docs
+DOCS = $(abspath $(TARGET_DIR)/docs)
 
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/unit tests/faults/faults.bash \
@@ -51,7 +52,8 @@ docs: rust
 	rm -rf "$(DOCS)"
 	$(CARGO) run --quiet --locked $(CARGO_FLAGS) --target-dir "$(TARGET_DIR)" --example generate -- "$(DOCS)"
 	cd docs/man && for page in *.scd; do \
-		sed 's|@VERSION@|$(VERSION)|; s|@SYSCONFDIR@|$(SYSCONFDIR)|; s|@BINDIR@|$(BINDIR)|' "$$page" >"$(DOCS)/$$page" && \
+		sed 's|@VERSION@|$(VERSION)|; s|@SYSCONFDIR@|$(SYSCONFDIR)|; s|@BINDIR@|$(BINDIR)|; s|@DOCDIR@|$(DOCDIR)|' \
+			"$$page" >"$(DOCS)/$$page" && \
 		scdoc <"$(DOCS)/$$page" >"$(DOCS)/man/$${page%.scd}" && rm "$(DOCS)/$$page" || exit 1; done
 
 # An older one gives up somewhere in the dependencies, in words that do not say what is missing.
@@ -76,6 +78,7 @@ install:
 install-docs:
 	for page in "$(DOCS)"/man/*; do \
 		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
+	install -D -m 644 docs/troubleshooting.md "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
 	install -D -m 644 "$(DOCS)/completions/bash/tnsctl" "$(DESTDIR)$(BASHDIR)/tnsctl"
 	install -D -m 644 "$(DOCS)/completions/zsh/_tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl"
 	install -D -m 644 "$(DOCS)/completions/fish/tnsctl.fish" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
@@ -87,7 +90,8 @@ uninstall:
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
 	rm -f "$(DESTDIR)$(MANDIR)/man5/tns-shim.toml.5" "$(DESTDIR)$(MANDIR)/man8/tns-shim.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
-	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" 2>/dev/null || true
+	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
+	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
