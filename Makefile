@@ -139,6 +139,7 @@ vm: released
 stress: build
 	TNS_STRESS=1 TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
+# Man pages with every warning of groff's.
 lint: docs
 	$(CARGO) fmt --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
