@@ -7,6 +7,13 @@ DESTDIR ?=
 BINDIR = $(PREFIX)/bin
 # Not the folder that engines look in by themselves: CRI-O refuses one that holds a hook of stage precreate.
 HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/tns-shim
+# Where each shell looks for what an administrator has put there. Packages have others: share/fish/vendor_completions.d, and Debian's zsh
+# share/zsh/vendor-completions.
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(SYSCONFDIR)/fish/completions
 
 CARGO ?= cargo
 CARGO_FLAGS ?=
@@ -21,6 +28,8 @@ MUSL = $(HOST:-gnu=-musl)
 HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(shell rustc --print target-libdir --target $(MUSL))/libstd-*))
 TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
 BIN = $(TARGET_DIR)/$(TARGET)/release
+# What `make docs` makes.
+DOCS = $(abspath $(TARGET_DIR)/docs)
 
 SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/unit tests/faults/faults.bash \
@@ -29,11 +38,23 @@ SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/i
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build released shared rust install uninstall demo check unit arm64 integration vm stress lint fuzz bench clean
+.PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration vm stress lint fuzz bench clean
 
 build: rust
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
 		$(CARGO) build --release --locked $(CARGO_FLAGS) --target $(TARGET) --target-dir "$(TARGET_DIR)"
+
+# Man pages and completions. scdoc (Debian's scdoc): the pages that people write are read in the source, too, and it is a small program that
+# makes nothing but man pages, and takes nothing that is not its own.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+docs: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+docs: rust
+	rm -rf "$(DOCS)"
+	$(CARGO) run --quiet --locked $(CARGO_FLAGS) --target-dir "$(TARGET_DIR)" --example generate -- "$(DOCS)"
+	cd docs/man && for page in *.scd; do \
+		sed 's|@VERSION@|$(VERSION)|; s|@SYSCONFDIR@|$(SYSCONFDIR)|; s|@BINDIR@|$(BINDIR)|; s|@DOCDIR@|$(DOCDIR)|' \
+			"$$page" >"$(DOCS)/$$page" && \
+		scdoc <"$(DOCS)/$$page" >"$(DOCS)/man/$${page%.scd}" && rm "$(DOCS)/$$page" || exit 1; done
 
 # An older one gives up somewhere in the dependencies, in words that do not say what is missing.
 rust:
@@ -51,12 +72,26 @@ install:
 	sed 's|@BINDIR@|$(BINDIR)|' hooks/tns-shim-precreate.json.in >"$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
 	test -e "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		install -m 644 contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
+	test ! -d "$(DOCS)" || $(MAKE) --no-print-directory install-docs
+
+# If they are built.
+install-docs:
+	for page in "$(DOCS)"/man/*; do \
+		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
+	install -D -m 644 docs/troubleshooting.md "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
+	install -D -m 644 "$(DOCS)/completions/bash/tnsctl" "$(DESTDIR)$(BASHDIR)/tnsctl"
+	install -D -m 644 "$(DOCS)/completions/zsh/_tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl"
+	install -D -m 644 "$(DOCS)/completions/fish/tnsctl.fish" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
 
 # A settings file that somebody has changed stays.
 uninstall:
 	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,tns-shim tnsctl tns-shim-runc tns-shim-crun)
 	rm -f "$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
-	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" 2>/dev/null || true
+	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
+	rm -f "$(DESTDIR)$(MANDIR)/man5/tns-shim.toml.5" "$(DESTDIR)$(MANDIR)/man8/tns-shim.8"
+	rm -f "$(DESTDIR)$(BASHDIR)/tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
+	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
+	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
@@ -104,11 +139,13 @@ vm: released
 stress: build
 	TNS_STRESS=1 TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
-lint:
+# Man pages with every warning of groff's.
+lint: docs
 	$(CARGO) fmt --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --all-targets --target-dir "$(TARGET_DIR)" -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
+	! for page in "$(DOCS)"/man/*; do LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings --local-file "$$page" 2>&1 >/dev/null; done | grep .
 
 # Readers of what others have written, with anything as input: each for a minute. FUZZ='600 argv' for ten minutes of one.
 fuzz:

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::runtime::{Binary, locate};
@@ -117,6 +117,11 @@ enum Hook {
 enum Verdict {
     Good,
     Bad,
+}
+
+/// What clap knows of tnsctl's command line: its man pages and completions are made from that (docs/generate.rs).
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command line of `tnsctl`.
