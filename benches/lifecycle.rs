@@ -114,6 +114,7 @@ const NO_LIBC: usize = 2;
 const STD: usize = 3;
 const SHIM: usize = 4;
 const WAYS: usize = 5;
+const WAY_NAMES: [&str; WAYS] = ["alone", "time namespace", "no libc", "Rust glibc", "shim"];
 
 struct Inside {
     /// How the runtime is called, `runc` or `crun`.
@@ -215,9 +216,17 @@ impl Inside {
     fn lives(&self, turns: usize, goals: &mut Table) -> Result<()> {
         // By way and verb, one figure a turn.
         let mut times = vec![vec![Vec::with_capacity(turns); VERBS.len()]; WAYS];
+        let mut again = 0;
         for turn in 0..=turns {
             for way in measure::order(WAYS, turn) {
-                let life = self.life(way).with_context(|| format!("in turn {turn}"))?;
+                // Runtimes fail now and then, by themselves: said, and not often.
+                let life = self.life(way).or_else(|error| {
+                    again += 1;
+                    println!("turn {turn}, {}: {error:#}", WAY_NAMES[way]);
+                    ensure!(again <= turns / 50 + 1, "that is too often");
+                    let _ = self.bare(&["delete", "--force", "life"]).and_then(|call| call.run());
+                    self.life(way).with_context(|| format!("a second time in turn {turn}"))
+                })?;
                 if turn > 0 {
                     for (times, time) in times[way].iter_mut().zip(life) {
                         times.push(time);

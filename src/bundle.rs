@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use file::{Config, LARGEST, declares_time};
 
-use crate::json::{self, Found, Splice};
+use crate::json::{self, Below, Found, Splice};
 use crate::settings::{self, Annotations, Settings};
 use crate::text::printable;
 use crate::timens::Offsets;
@@ -77,7 +77,6 @@ pub struct Reading<'a> {
 #[derive(Debug)]
 struct Places<'a> {
     text: &'a str,
-    linux: &'a str,
     /// `linux.namespaces`.
     array: &'a str,
     elements: Vec<&'a str>,
@@ -116,7 +115,7 @@ impl<'a> Reading<'a> {
     /// Makes it declare a time namespace of the container's own whose clocks are ahead of the initial one's by `offsets`;
     /// none: with the clocks of whoever calls the runtime. Nothing where it is not understood.
     pub fn declare(&self, offsets: Option<Offsets>) -> Vec<Splice> {
-        let Some(Places { text, linux, array, elements, time, offsets: old }) = &self.places else { return Vec::new() };
+        let Some(Places { text, array, elements, time, offsets: old }) = &self.places else { return Vec::new() };
         let mut change = Vec::new();
         if time.is_none() {
             change.push(Splice::append(text, array, elements, TIME_NAMESPACE));
@@ -125,7 +124,7 @@ impl<'a> Reading<'a> {
             let value = time_offsets(offsets);
             change.push(match old {
                 Some(old) => Splice::replace(text, old, value),
-                None => Splice::prepend(text, linux, &format!("\"timeOffsets\":{value}")),
+                None => Splice::behind(text, array, &format!("\"timeOffsets\":{value}")),
             });
         }
         change
@@ -159,19 +158,22 @@ fn time_offsets(Offsets { monotonic_ns, boottime_ns }: Offsets) -> String {
 }
 
 fn read(text: &str) -> serde_json::Result<Reading<'_>> {
-    let [linux, annotations] = json::members(text, ["linux", "annotations"])?;
+    let ([annotations], linux) =
+        json::members_and_below(text, ["annotations"], ("linux", ["namespaces", "timeOffsets"]))?;
     let (view, places) = match linux {
-        Found::One(linux) => read_linux(text, linux)?,
-        Found::Absent | Found::Null(_) => (View::NoNamespaces, None),
-        Found::Ambiguous => (View::NotUnderstood("the key linux is there twice or in another letter case"), None),
+        Below::Members(linux) => read_linux(text, linux)?,
+        Below::Absent => (View::NoNamespaces, None),
+        Below::Ambiguous => (View::NotUnderstood("the key linux is there twice or in another letter case"), None),
     };
     let annotations = if let Found::One(annotations) = annotations { Some(annotations) } else { None };
     Ok(Reading { view, annotations, places })
 }
 
-fn read_linux<'a>(text: &'a str, linux: &'a str) -> serde_json::Result<(View, Option<Places<'a>>)> {
+fn read_linux<'a>(
+    text: &'a str,
+    [namespaces, offsets]: [Found<'a>; 2],
+) -> serde_json::Result<(View, Option<Places<'a>>)> {
     let not_understood = |key| Ok((View::NotUnderstood(key), None));
-    let [namespaces, offsets] = json::members(linux, ["namespaces", "timeOffsets"])?;
     let array = match namespaces {
         Found::One(array) => array,
         Found::Absent | Found::Null(_) => return Ok((View::NoNamespaces, None)),
@@ -216,7 +218,7 @@ fn read_linux<'a>(text: &'a str, linux: &'a str) -> serde_json::Result<(View, Op
     };
     let view = View::Understood { declared, pid, user_namespace };
     let time = time.map(|(index, _)| index);
-    Ok((view, Some(Places { text, linux, array, elements, time, offsets })))
+    Ok((view, Some(Places { text, array, elements, time, offsets })))
 }
 
 /// Whether it is anything else than null or an empty object.
@@ -329,7 +331,7 @@ mod tests {
             let text = config(linux);
             apply(&text, read(&text).unwrap().declare(Some(offsets)))
         };
-        let inner = format!(r#"{{"timeOffsets":{value},"namespaces":[{{"type":"time"}}]}}"#);
+        let inner = format!(r#"{{"namespaces":[{{"type":"time"}}],"timeOffsets":{value}}}"#);
         assert_eq!(declared(r#"{"namespaces":[]}"#), config(&inner));
         assert_eq!(declared(r#"{"namespaces":[{"type":"time"}]}"#), config(&inner));
         // A second key of that name would be read by one parser and not by the other.
@@ -339,7 +341,7 @@ mod tests {
             assert_eq!(declared(&before), config(&after));
         }
         let without = apply(&config(&inner), read(&config(&inner)).unwrap().undeclare());
-        assert_eq!(without, config(r#"{"timeOffsets":null,"namespaces":[]}"#));
+        assert_eq!(without, config(r#"{"namespaces":[],"timeOffsets":null}"#));
         let joined = config(r#"{"namespaces":[{"type":"time","path":"/p"}]}"#);
         assert_eq!(apply(&joined, read(&joined).unwrap().undeclare()), config(r#"{"namespaces":[]}"#));
     }

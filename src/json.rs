@@ -34,6 +34,29 @@ pub fn members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> serde_json
     Deserializer::from_str(text).deserialize_map(Members { keys })
 }
 
+/// What an object holds under the key of a member that is an object itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below<'a, const N: usize> {
+    /// The key is not there, or its value is null.
+    Absent,
+    /// It is there once, spelt exactly so: what that object holds under some keys.
+    Members([Found<'a>; N]),
+    /// It is there twice, or in another letter case.
+    Ambiguous,
+}
+
+/// As [`members`], and what the member `object` holds under the keys `below`, in one reading of the text.
+///
+/// # Errors
+/// `text` does not start with a JSON object, or its member `object` is none.
+pub fn members_and_below<'a, const N: usize, const M: usize>(
+    text: &'a str,
+    keys: [&str; N],
+    (object, below): (&str, [&str; M]),
+) -> serde_json::Result<([Found<'a>; N], Below<'a, M>)> {
+    Deserializer::from_str(text).deserialize_map(MembersAndBelow { keys, object, below })
+}
+
 /// The members of the object at the start of `text` whose keys begin with `prefix`, as often and in the order they are there.
 ///
 /// # Errors
@@ -94,10 +117,10 @@ impl Splice {
         Self { remove, insert: "".into() }
     }
 
-    /// Puts `member` in front of those of `object`, a slice of `whole` that has some.
-    pub fn prepend(whole: &str, object: &str, member: &str) -> Self {
-        let at = span(whole, object).start + 1;
-        Self { remove: at..at, insert: format!("{member},").into() }
+    /// Puts `member` behind the one whose value is `value`, a slice of `whole`.
+    pub fn behind(whole: &str, value: &str, member: &str) -> Self {
+        let at = span(whole, value).end;
+        Self { remove: at..at, insert: format!(",{member}").into() }
     }
 
     /// Puts `value` in the place of `old`, a slice of `whole`.
@@ -147,21 +170,88 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = [Found::Absent; N];
-        let mut seen = [false; N];
         while let Some(key) = map.next_key_seed(Key { keys: &self.keys })? {
-            let Some((index, exact)) = key else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let value = map.next_value::<&RawValue>()?.get();
-            found[index] = match (seen[index], exact) {
-                (false, true) if value == "null" => Found::Null(value),
-                (false, true) => Found::One(value),
-                _ => Found::Ambiguous,
-            };
-            seen[index] = true;
+            match key {
+                Some((index, exact)) => found[index] = found[index].and(exact, map.next_value::<&RawValue>()?.get()),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
         Ok(found)
+    }
+}
+
+impl<'a> Found<'a> {
+    /// With one more value under the same key.
+    fn and(self, exact: bool, value: &'a str) -> Self {
+        match self {
+            Self::Absent if exact && value == "null" => Self::Null(value),
+            Self::Absent if exact => Self::One(value),
+            _ => Self::Ambiguous,
+        }
+    }
+}
+
+struct MembersAndBelow<'k, const N: usize, const M: usize> {
+    keys: [&'k str; N],
+    object: &'k str,
+    below: [&'k str; M],
+}
+
+impl<'de, const N: usize, const M: usize> Visitor<'de> for MembersAndBelow<'_, N, M> {
+    type Value = ([Found<'de>; N], Below<'de, M>);
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = [Found::Absent; N];
+        let mut below = None;
+        while let Some((is_object, key)) =
+            map.next_key_seed(EitherKey(Key { keys: &[self.object] }, Key { keys: &self.keys }))?
+        {
+            match (is_object, key) {
+                (Some((_, true)), _) if below.is_none() => {
+                    below = Some(map.next_value_seed(OrNull(Members { keys: self.below }))?);
+                }
+                (Some(_), _) => {
+                    map.next_value::<IgnoredAny>()?;
+                    below = Some(Below::Ambiguous);
+                }
+                (_, Some((index, exact))) => {
+                    found[index] = found[index].and(exact, map.next_value::<&RawValue>()?.get());
+                }
+                (None, None) => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok((found, below.unwrap_or(Below::Absent)))
+    }
+}
+
+/// The members of an object; null is none.
+struct OrNull<'k, const N: usize>(Members<'k, N>);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for OrNull<'_, N> {
+    type Value = Below<'de, N>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for OrNull<'_, N> {
+    type Value = Below<'de, N>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(formatter)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Below::Absent)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        self.0.visit_map(map).map(Below::Members)
     }
 }
 
@@ -215,6 +305,29 @@ impl<const N: usize> Visitor<'_> for Key<'_, N> {
     }
 }
 
+/// A key, compared with two sets.
+struct EitherKey<'k, const N: usize, const M: usize>(Key<'k, N>, Key<'k, M>);
+
+impl<'de, const N: usize, const M: usize> DeserializeSeed<'de> for EitherKey<'_, N, M> {
+    type Value = (Option<(usize, bool)>, Option<(usize, bool)>);
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<const N: usize, const M: usize> Visitor<'_> for EitherKey<'_, N, M> {
+    type Value = (Option<(usize, bool)>, Option<(usize, bool)>);
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(formatter)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok((self.0.visit_str(key)?, self.1.visit_str(key)?))
+    }
+}
+
 struct Elements;
 
 impl<'de> Visitor<'de> for Elements {
@@ -263,6 +376,30 @@ mod tests {
     }
 
     #[test]
+    fn members_of_a_member_are_found_in_the_same_reading() {
+        let read = |text| members_and_below(text, ["a"], ("linux", ["x", "y"]));
+        let text = r#"{"a": 1, "linux": {"x": [2], "z": {"y": 3}}, "x": 4} rest"#;
+        assert_eq!(read(text).unwrap(), ([Found::One("1")], Below::Members([Found::One("[2]"), Found::Absent])));
+        for (text, below) in [
+            ("{}", Below::Absent),
+            (r#"{"linux":null}"#, Below::Absent),
+            (r#"{"linux":{}}"#, Below::Members([Found::Absent; 2])),
+            (r#"{"linux":{"x":1,"X":2}}"#, Below::Members([Found::Ambiguous, Found::Absent])),
+            (r#"{"linux":{"x":null}}"#, Below::Members([Found::Null("null"), Found::Absent])),
+            (r#"{"linux":{},"linux":7}"#, Below::Ambiguous),
+            (r#"{"linux":null,"linux":{}}"#, Below::Ambiguous),
+            (r#"{"LINUX":{}}"#, Below::Ambiguous),
+            (r#"{"LINUX":7,"linux":{}}"#, Below::Ambiguous),
+        ] {
+            assert_eq!(read(text).unwrap(), ([Found::Absent], below), "{text}");
+        }
+        assert_eq!(read(r#"{"A":1,"linux":{}}"#).unwrap().0, [Found::Ambiguous]);
+        for wrong in ["", "[]", r#"{"linux":[]}"#, r#"{"linux":7}"#, r#"{"linux":{}"#, r#"{"linux":{"x":}}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_is_of_another_type_is_an_error_that_says_which_belongs_there() {
         for text in ["[]", "7", "\"linux\""] {
             assert!(members(text, ["linux"]).unwrap_err().to_string().contains("expected an object"), "{text}");
@@ -302,8 +439,8 @@ mod tests {
         let text = r#"{"a": 1, "b": null}"#;
         let [Found::One(a), Found::Null(b)] = members(text, ["a", "b"]).unwrap() else { unreachable!() };
         let mut splices =
-            [Splice::replace(text, b, "[]"), Splice::replace(text, a, "2"), Splice::prepend(text, text, "\"c\":3")];
-        assert_eq!(pieces(text.as_bytes(), &mut splices).concat(), br#"{"c":3,"a": 2, "b": []}"#);
+            [Splice::replace(text, b, "[]"), Splice::behind(text, b, "\"c\":3"), Splice::replace(text, a, "2")];
+        assert_eq!(pieces(text.as_bytes(), &mut splices).concat(), br#"{"a": 2, "b": [],"c":3}"#);
         assert_eq!(pieces(b"x", &mut []).concat(), b"x");
     }
 

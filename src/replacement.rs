@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::process;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
+use rustix::fs::RawDir;
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::files;
@@ -77,13 +79,17 @@ pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
 /// Removes this user's own temporary files, by their names, of processes that are no more.
 fn remove_leftovers(folder: &Path, ours: &str) {
     // A service: where the folder cannot be listed, the new file may be possible all the same.
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let maker = name.to_str().and_then(|name| name.strip_prefix(ours)?.split_once('-')?.0.parse::<u32>().ok());
-        let Some(maker) = maker else { continue };
-        let own = entry.metadata().is_ok_and(|file| file.is_file() && file.uid() == geteuid().as_raw());
+    let Ok(listed) = File::open(folder) else { return };
+    let mut room = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(listed, &mut room);
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_str().ok();
+        let maker = name.and_then(|name| name.strip_prefix(ours)?.split_once('-')?.0.parse::<u32>().ok());
+        let Some((name, maker)) = name.zip(maker) else { continue };
+        let path = folder.join(name);
+        let own = fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.uid() == geteuid().as_raw());
         if own && !Path::new("/proc").join(maker.to_string()).exists() {
-            drop(fs::remove_file(entry.path()));
+            drop(fs::remove_file(path));
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
@@ -28,6 +29,8 @@ pub struct Cost {
 pub struct Call {
     args: Vec<CString>,
     path: CString,
+    /// What it complains of.
+    errors: File,
 }
 
 impl Call {
@@ -37,10 +40,11 @@ impl Call {
         Ok(Self {
             args: all.map(|word| CString::new(word.as_bytes())).collect::<Result<_, _>>()?,
             path: CString::new(format!("PATH={path}"))?,
+            errors: tempfile::tempfile().context("make a temporary file")?,
         })
     }
 
-    /// Runs it to its end, without input and output.
+    /// Runs it to its end, without input and output; standard error goes to a file, and into the error if it fails.
     pub fn run(&self) -> Result<Cost> {
         let nothing = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
         let environment: [&CStr; 1] = [&self.path];
@@ -50,9 +54,9 @@ impl Call {
         let child = match unsafe { fork() }? {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
-                for standard in 0..3 {
+                for (standard, file) in (0..).zip([&nothing, &nothing, &self.errors]) {
                     // SAFETY: a descriptor that is open, and one that is nobody else's in this process.
-                    unsafe { libc::dup2(nothing.as_raw_fd(), standard) };
+                    unsafe { libc::dup2(file.as_raw_fd(), standard) };
                 }
                 let _ = nix::unistd::execve(&self.args[0], &self.args, &environment);
                 // SAFETY: ends the child without running what belongs to its parent.
@@ -68,9 +72,18 @@ impl Call {
         };
         let time = begin.elapsed().as_secs_f64() * 1e6;
         let words = || self.args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        ensure!(status == 0, "{} ended with wait status {status:#x}", words());
+        ensure!(status == 0, "{} ended with wait status {status:#x}: {}", words(), self.said());
         #[allow(clippy::cast_precision_loss)]
         Ok(Cost { time, faults: usage.ru_minflt as f64, peak: usage.ru_maxrss as f64 })
+    }
+}
+
+impl Call {
+    fn said(&self) -> String {
+        let mut file = &self.errors;
+        let mut text = Vec::new();
+        let read = file.rewind().and_then(|()| file.read_to_end(&mut text));
+        read.map_or_else(|error| error.to_string(), |_| String::from_utf8_lossy(&text).trim().to_owned())
     }
 }
 
