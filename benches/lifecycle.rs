@@ -421,7 +421,8 @@ impl Inside {
                 let checkpoint = call(&[&["checkpoint"], &paths[..], &[ID]].concat())?;
                 times[way][0].push(told(checkpoint.run(), &work, "dump.log")?.time);
                 self.let_go()?;
-                let restore = call(&[&["restore", "--detach", "--bundle", BUNDLE], &paths[..], &[ID]].concat())?;
+                let restore =
+                    call(&[&["restore", "--detach", "--bundle", BUNDLE], &paths[..], &[ID]].concat())?.silent();
                 times[way][1].push(told(restore.run(), &work, "restore.log")?.time);
                 self.wait_for(processes)?;
             }
@@ -440,7 +441,7 @@ impl Inside {
         self.make_config("many.json", &script, false)?;
         fs::copy(config("many.json"), config(IN_USE))?;
         let log = format!("{WORK}/log");
-        let run = self.shim(&["--log", &log, "run", "--detach", "--bundle", BUNDLE, ID])?.run();
+        let run = self.shim(&["--log", &log, "run", "--detach", "--bundle", BUNDLE, ID])?.silent().run();
         run.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         self.wait_for(processes)
     }

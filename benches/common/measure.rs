@@ -29,8 +29,8 @@ pub struct Cost {
 pub struct Call {
     args: Vec<CString>,
     path: CString,
-    /// What it complains of.
-    errors: File,
+    /// What it complains of; none where that would become a container's.
+    errors: Option<File>,
 }
 
 impl Call {
@@ -40,11 +40,16 @@ impl Call {
         Ok(Self {
             args: all.map(|word| CString::new(word.as_bytes())).collect::<Result<_, _>>()?,
             path: CString::new(format!("PATH={path}"))?,
-            errors: tempfile::tempfile().context("make a temporary file")?,
+            errors: Some(tempfile::tempfile().context("make a temporary file")?),
         })
     }
 
-    /// Runs it to its end, without input and output; standard error goes to a file, and into the error if it fails.
+    /// With /dev/null as standard error, too: it begins a container, and CRIU checkpoints none with a file from outside.
+    pub fn silent(self) -> Self {
+        Self { errors: None, ..self }
+    }
+
+    /// Runs it to its end, without input and output; what it says on standard error is in the error if it fails.
     pub fn run(&self) -> Result<Cost> {
         let nothing = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
         let environment: [&CStr; 1] = [&self.path];
@@ -54,7 +59,7 @@ impl Call {
         let child = match unsafe { fork() }? {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
-                for (standard, file) in (0..).zip([&nothing, &nothing, &self.errors]) {
+                for (standard, file) in (0..).zip([&nothing, &nothing, self.errors.as_ref().unwrap_or(&nothing)]) {
                     // SAFETY: a descriptor that is open, and one that is nobody else's in this process.
                     unsafe { libc::dup2(file.as_raw_fd(), standard) };
                 }
@@ -80,7 +85,7 @@ impl Call {
 
 impl Call {
     fn said(&self) -> String {
-        let mut file = &self.errors;
+        let Some(mut file) = self.errors.as_ref() else { return String::new() };
         let mut text = Vec::new();
         let read = file.rewind().and_then(|()| file.read_to_end(&mut text));
         read.map_or_else(|error| error.to_string(), |_| String::from_utf8_lossy(&text).trim().to_owned())
