@@ -365,7 +365,8 @@ fn handler(dump: &Table) -> Option<String> {
 
 /// A dump has the handler as wished, and is in all else what it was without.
 fn differs_only_by_us(mut bare: Table, mut dump: Table, wish: &Wish) -> bool {
-    if handler(&dump).as_ref() != Some(&wish.shim.path()) {
+    let default = runtimes(&dump).and_then(|(containerd, _)| containerd.get("default_runtime_name")?.as_str());
+    if handler(&dump).as_ref() != Some(&wish.shim.path()) || wish.default && default != Some(NAME) {
         return false;
     }
     for dump in [&mut bare, &mut dump] {
@@ -380,7 +381,7 @@ fn differs_only_by_us(mut bare: Table, mut dump: Table, wish: &Wish) -> bool {
                 runtimes.remove(NAME);
             }
             if wish.default {
-                containerd.insert("default_runtime_name".to_owned(), NAME.into());
+                containerd.remove("default_runtime_name");
             }
         }
     }

@@ -76,19 +76,24 @@ fn joined(entries: &[Entry], separator: &str) -> String {
     entries.iter().map(Entry::text).collect::<Vec<_>>().join(separator)
 }
 
-/// The member that is put in where there are no runtimes. No other form of ours has its white space.
-fn member(entries: &[Entry]) -> String {
+// What is put in is told by what follows the bracket of `runtimes`: an end of line in a file that was made, a space in a member that
+// was added, nothing before the runtimes of somebody.
+
+fn member_of_made(entries: &[Entry]) -> String {
     format!("\n  \"runtimes\": {{\n    {}\n  }}", joined(entries, ",\n    "))
 }
 
-/// What is put in before the runtimes of somebody.
+fn member(entries: &[Entry]) -> String {
+    format!("\n  \"runtimes\": {{ {} }}", joined(entries, ", "))
+}
+
 fn inner(entries: &[Entry]) -> String {
-    format!(" {}", joined(entries, ", "))
+    joined(entries, ", ")
 }
 
 /// What is written where there is no file.
 fn whole(entries: &[Entry], default: bool) -> String {
-    format!("{{{}{}\n}}\n", if default { DEFAULT } else { "" }, member(entries))
+    format!("{{{}{}\n}}\n", if default { DEFAULT } else { "" }, member_of_made(entries))
 }
 
 /// An object of a text, up to and with its bracket, and from there.
@@ -172,11 +177,10 @@ fn without(text: &str) -> Result<Rest> {
         return Ok(Rest::Nothing);
     }
     // A whole member, or the first ones of somebody's; with their comma, where something follows.
-    let member = member(&ours);
-    let (place, ours) = if after.starts_with(&member) {
-        (before.len(), member)
-    } else {
-        (json::span(&plain, runtimes).start + 1, inner(&ours))
+    let members = [member(&ours), member_of_made(&ours)];
+    let (place, ours) = match members.into_iter().find(|member| after.starts_with(member)) {
+        Some(member) => (before.len(), member),
+        None => (json::span(&plain, runtimes).start + 1, inner(&ours)),
     };
     let (before, after) = plain.split_at(place);
     let Some(after) = after.strip_prefix(&ours) else {
@@ -279,6 +283,8 @@ mod tests {
             "{}",
             "{}\n",
             "{\n}\n",
+            "{\n  \"runtimes\": { }\n}\n",
+            "{\n  \"runtimes\": {\n    }\n}\n",
             " { } ",
             "{\"runtimes\":{}}",
             "{ \"runtimes\" : { } }\n",
