@@ -158,8 +158,9 @@ impl Program {
         })?;
         let path = std::path::absolute(path).context("find the working folder")?;
         let said = run(Command::new(&path).arg("--version"))?;
-        let first = said.output.lines().find_map(version_in);
-        let version = first.with_context(|| format!("{} does not tell its version", path.display()))?;
+        let version = said.output.lines().find_map(version_in).filter(|_| said.good);
+        let version =
+            version.with_context(|| format!("{} does not tell its version: {}", path.display(), said.words()))?;
         Ok(Self { path, version })
     }
 
