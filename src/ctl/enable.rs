@@ -129,7 +129,9 @@ fn run(target: &Target, wish: Option<&Wish>, json: bool) -> Result<Verdict> {
         Ok(Answer::AsWished(command)) => report.confirmed_by = Some(command),
         Ok(Answer::Unknown(why)) => report.not_confirmed = Some(why),
         // What was there before is for whoever has written it.
-        Err(error) if changes.is_empty() => return Err(error),
+        Err(error) if changes.is_empty() && wish.is_some() => return Err(error),
+        // What is wrong is not what is gone.
+        Err(error) if wish.is_none() => report.not_confirmed = Some(format!("{error:#}")),
         Err(error) => {
             take_back(&changes)
                 .with_context(|| format!("the engine refuses it ({error:#}); and put back what was there"))?;

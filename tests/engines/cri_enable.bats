@@ -64,6 +64,9 @@ refuses() {
 }
 
 @test "enabled, and containerd restarted: pods get their own time namespace; runc's are as before; disabled, all is as before" {
+  # Of a first try
+  configure
+  restart_engine
   cp -p "$CONFIG" "$WORK/before"
   find /etc/containerd | sort >"$WORK/files"
   start runc old
@@ -92,6 +95,7 @@ refuses() {
 }
 
 @test "--default: for pods that ask for nothing" {
+  configure
   cp -p "$CONFIG" "$WORK/before"
   if [[ $(own_version) == 2 ]]; then
     # A table of that name is there already.

@@ -153,7 +153,8 @@ END
   as_before
 }
 
-@test "a file that somebody has written or changed is left alone" {
+@test "a file that somebody has written or changed is left alone, and one of ours goes whatever Podman says" {
+  # Podman 4 does not even say its version with that of Podman 5.
   cp "$CONTRIB/containers.conf.d/50-tns-shim.conf" "$DROPIN"
   before
   refused 'tnsctl has not written it' enable podman
@@ -169,6 +170,12 @@ END
   refused 'was changed since tnsctl wrote it' disable podman
   as_before
   rm "$DROPIN"
+  tnsctl enable podman
+  echo '[broken' >/etc/containers/containers.conf.d/99-other.conf
+  run tnsctl disable podman
+  is "$status" 0
+  contains "$output" 'not confirmed by podman: podman info: '
+  [[ ! -e $DROPIN ]]
 }
 
 @test "--rootless: a user's own, in the user's folder" {

@@ -138,8 +138,12 @@ impl Containerd {
             path.display(),
             top.version
         );
+        let dropin = dropin_in_force(&path, &top, Self::dropin(&path));
+        // What containerd is asked about: as if the drop-in were not there.
+        let question = imports::passing_over(&text, &top, &path, &dropin);
+        let top_of_question = Top::of(&question)?;
         let bare = self
-            .dump(&path, &text)
+            .dump(&path, &question)
             .context("containerd cannot read its configuration as it is, which is left alone")?;
         if let Some(theirs) = handler(&bare) {
             bail!(
@@ -152,13 +156,12 @@ impl Containerd {
         let is_right = |candidate: &str| -> Result<bool> {
             Ok(self.dump(&path, candidate).is_ok_and(|dump| differs_only_by_us(bare.clone(), dump, wish)))
         };
-        let dropin = dropin_in_force(&path, &top, Self::dropin(&path));
-        if template.is_none() || top.covers(&path, &dropin) {
+        if template.as_ref().is_none_or(|template| template.before.is_none() && top.covers(&path, &dropin)) {
             let alone = format!("version = {}\n{snippet}", top.version);
             let candidate = Candidate::of(&dropin, &alone).or_else(|_| Candidate::of(&path, &alone))?;
             let name = candidate.path();
             let name = name.to_str().context("its path is no text of UTF-8")?;
-            if is_right(&imports::with(&text, &top, name))? {
+            if is_right(&imports::with(&question, &top_of_question, name))? {
                 let name = dropin.to_str().context("its path is no text of UTF-8")?;
                 whole_file(plan, ENGINE, &dropin, Some(&alone))?;
                 let after = if top.covers(&path, &dropin) { text } else { imports::with(&text, &top, name) };
@@ -168,7 +171,7 @@ impl Containerd {
         }
         let with_runc = format!("{snippet}{}", section(&bare, top.version, "runc").unwrap_or_default());
         for block in [snippet.as_str(), with_runc.as_str()] {
-            if !is_right(&own::with_block(&text, ENGINE, block))? {
+            if !is_right(&own::with_block(&question, ENGINE, block))? {
                 continue;
             }
             match template {

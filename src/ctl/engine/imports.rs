@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The key `imports` of a configuration of containerd, in the text as somebody has written it.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::replacement;
 
 /// What a line that was put there for the import ends with.
 const REMARK: &str = " # tns-shim";
@@ -41,12 +44,39 @@ impl Top {
 
     /// Whether a file of that path is imported already, by what containerd takes for a pattern of it.
     pub(super) fn covers(&self, config: &Path, file: &Path) -> bool {
-        let folder = config.parent().unwrap_or(Path::new("/"));
-        self.imports.iter().any(|import| {
-            let import = folder.join(import);
-            import == file || import.file_name() == Some("*.toml".as_ref()) && import.parent() == file.parent()
-        })
+        self.imports.iter().any(|import| covers(import, config, file))
     }
+}
+
+fn covers(import: &str, config: &Path, file: &Path) -> bool {
+    let import = config.parent().unwrap_or(Path::new("/")).join(import);
+    import == file || import.file_name() == Some("*.toml".as_ref()) && import.parent() == file.parent()
+}
+
+/// `text` with a pattern that covers the file replaced by all else that it covers: what containerd is asked about when the
+/// question is what there is without that file.
+pub(super) fn passing_over(text: &str, top: &Top, config: &Path, file: &Path) -> String {
+    let Some(array) = top.array.clone().filter(|_| top.covers(config, file)) else { return text.to_owned() };
+    let mut imports = Vec::new();
+    for import in &top.imports {
+        if !covers(import, config, file) {
+            imports.push(import.clone());
+        } else if import.ends_with("*.toml") {
+            let entries = fs::read_dir(replacement::folder_of(file)).into_iter().flatten().flatten();
+            let parts = entries
+                .map(|entry| entry.path())
+                .filter(|path| path.extension() == Some("toml".as_ref()) && path != file);
+            let mut parts: Vec<_> = parts.filter_map(|path| path.to_str().map(str::to_owned)).collect();
+            parts.sort();
+            imports.extend(parts);
+        }
+    }
+    let list = imports
+        .iter()
+        .map(|import| serde_json::Value::from(import.as_str()).to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!("{}[{list}]{}", &text[..array.start], &text[array.end..])
 }
 
 /// `text` with an import of that file; `top` is its own.
@@ -117,6 +147,26 @@ mod tests {
         assert!(of("version = '2'").unwrap_err().contains("no number"));
         assert!(of("imports = 'a'").unwrap_err().contains("no array"));
         assert!(of("[broken").unwrap_err().contains("no valid TOML"));
+    }
+
+    #[test]
+    fn a_question_about_all_else_passes_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        for name in ["50-tns-shim.toml", "b.toml", "a.toml", "c.txt"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let (config, file) = (folder.path().join("config.toml"), folder.path().join("50-tns-shim.toml"));
+        let question = |text: &str| passing_over(text, &Top::of(text).unwrap(), &config, &file);
+        let (a, b) = (at("a.toml"), at("b.toml"));
+        assert_eq!(
+            question("imports = ['x', '*.toml', \"y\"] # z\n"),
+            format!("imports = [\"x\", \"{a}\", \"{b}\", \"y\"] # z\n")
+        );
+        assert_eq!(question("imports = ['50-tns-shim.toml']"), "imports = []");
+        for text in ["version = 2\n", "imports = ['conf.d/*.toml']\n"] {
+            assert_eq!(question(text), text);
+        }
     }
 
     #[test]

@@ -157,7 +157,8 @@ impl Program {
             format!("{name} is not installed: it is in none of the folders {folders}")
         })?;
         let path = std::path::absolute(path).context("find the working folder")?;
-        let said = run(Command::new(&path).arg("--version"))?;
+        // Podman reads its configuration before it tells even that, and what is wrong there may be what is to be taken away.
+        let said = run(Command::new(&path).arg("--version").env("CONTAINERS_CONF", "/dev/null"))?;
         let version = said.output.lines().find_map(version_in).filter(|_| said.good);
         let version =
             version.with_context(|| format!("{} does not tell its version: {}", path.display(), said.words()))?;
