@@ -298,6 +298,10 @@ fn template(own: &Own) -> Result<Template> {
 /// A configuration without us.
 fn taken_out(text: &str, dropin: &Path) -> Result<String> {
     let text = own::without_block(text).map_err(|changed| anyhow!("{changed}. Take them out by hand"))?;
+    // One that somebody else has put there is imported on.
+    if read(dropin)?.1.is_some_and(|bytes| own::whose(&bytes) == own::Whose::Foreign) {
+        return Ok(text);
+    }
     Ok(dropin.to_str().map_or(text.clone(), |dropin| imports::without(&text, dropin)))
 }
 

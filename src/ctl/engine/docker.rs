@@ -191,6 +191,11 @@ fn without(text: &str) -> Result<Rest> {
 
 /// What is to be in the file.
 fn edit(text: Option<&str>, wish: Option<(&[Entry], bool)>) -> Result<Option<String>> {
+    if let (Some(text), None) = (text, wish)
+        && text.trim().is_empty()
+    {
+        return Ok(Some(text.to_owned()));
+    }
     let own = text.map(without).transpose()?;
     Ok(match (own, wish) {
         (None | Some(Rest::Nothing), None) => None,
@@ -323,6 +328,7 @@ mod tests {
             assert_eq!(edit(Some(&added), None).unwrap().as_deref(), Some("{\n  \"debug\": true\n}\n"));
         }
         assert_eq!(edit(None, None).unwrap(), None);
+        assert_eq!(edit(Some("\n"), None).unwrap().as_deref(), Some("\n"));
         // Beside ours.
         let made = with("{}", &ours(), false).unwrap();
         let added = made.replace("tns-shim-runc\" }", "tns-shim-runc\" }, \"kata\": {}");
