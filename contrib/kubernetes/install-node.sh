@@ -22,6 +22,9 @@
 # may differ. So the drop-in in conf.d is tried first; where an import takes the place of what config.toml says itself, as in containerd 1.x,
 # the same is appended to config.toml, if need be with the runc that containerd no longer has by itself when it reads another runtime.
 # And it is asked once more after the restart: without the handler there, all is taken back.
+#
+# That is how `tnsctl enable containerd` does it, too. This does not call it: nodes have what an earlier installer has put there between its
+# own marks, which only it knows how to take out, and which tnsctl leaves alone as somebody else's.
 set -eu
 
 root=${NODE_ROOT:-}

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! tnsctl: looks at what the shim can do here, and at the time namespaces of containers and checkpoints. Only `repair`
-//! changes anything.
+//! tnsctl: looks at what the shim can do here, and at the time namespaces of containers and checkpoints. Only `enable`,
+//! `disable` and `repair` change anything.
 
 mod checkpoint;
 mod config;
 mod copy;
 mod doctor;
+mod enable;
+mod engine;
 mod hook;
 mod images;
 mod inspect;
@@ -50,6 +52,26 @@ enum Command {
         /// Those of the container with this bundle: the annotations in its config.json win over the file
         #[arg(long, value_name = "DIR")]
         bundle: Option<PathBuf>,
+    },
+    /// Tells an engine of the shim, under the name `tns-shim`, and asks it whether it has understood.
+    ///
+    /// Writes a file of its own where the engine reads one, else adds only what is needed to the engine's. Changes no default,
+    /// unless it is told to, and restarts nothing: it says what has to be. K3s and RKE2, which write containerd's configuration
+    /// anew at every start, get it from their template.
+    ///
+    /// Exit status: 0 if it is done or there was nothing to do, 1 if --dry-run has found something to change, 2 on errors.
+    Enable {
+        #[command(flatten)]
+        target: enable::Target,
+        #[command(flatten)]
+        how: enable::How,
+    },
+    /// Takes back exactly what `enable` has written, unless somebody has changed it since.
+    ///
+    /// Exit status: as for enable.
+    Disable {
+        #[command(flatten)]
+        target: enable::Target,
     },
     /// For engines whose runtime may not be changed: a container's config.json on its way to the runtime.
     #[command(subcommand)]
@@ -130,6 +152,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Config { bundle } => config::run(bundle.as_deref(), arguments.json),
+        Command::Enable { target, how } => enable::enable(&target, &how, arguments.json),
+        Command::Disable { target } => enable::disable(&target, arguments.json),
         Command::Hook(Hook::Precreate { runtime }) => hook::precreate(runtime.as_deref()),
         Command::Doctor { runtime } => doctor::run(runtime.as_deref(), arguments.json),
         Command::Inspect { container: Some(container), root, .. } => inspect::run(&container, root, arguments.json),

@@ -71,7 +71,11 @@ pub fn run(command: &mut Command) -> Result<Answer> {
     run_within(PATIENCE, command)
 }
 
-fn run_within(patience: Duration, command: &mut Command) -> Result<Answer> {
+/// As [`run`], with another limit of time.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_within(patience: Duration, command: &mut Command) -> Result<Answer> {
     let to_its_end = || -> io::Result<Answer> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         listen(&mut child, patience).inspect_err(|_| {

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: Apache-2.0
+//! containerd, and that of K3s and RKE2, which write its configuration anew at every start, from a template.
+//!
+//! Releases disagree about what an import does to a file that imports it, so containerd itself is asked before anything is
+//! changed: `config dump` must show the handler, and nothing else may differ. A drop-in is tried first; where that takes the
+//! place of what config.toml says, as in containerd 1, a block at its end; and that with the runc which containerd 1 no longer
+//! has by itself once it reads another runtime.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tempfile::{NamedTempFile, TempDir};
+use toml::{Table, Value};
+
+use super::imports::{self, Top};
+use super::{Answer, Engine, NAME, Plan, Program, Wish, is_in, own, read, run, text_of, whole_file};
+use crate::replacement;
+
+const ENGINE: &str = "containerd";
+const PATH: &str = "/etc/containerd/config.toml";
+const V2: &str = include_str!("../../../contrib/containerd/config-v2.toml");
+const V3: &str = include_str!("../../../contrib/containerd/config-v3.toml");
+/// Begins a file that is there only for the block or the import in it.
+const MADE: &str = "# Made by `tnsctl enable containerd`, and removed with that unless something is added. Folders ";
+const MADE_TEMPLATE: &str = "{{- /* Made by `tnsctl enable containerd`, and removed with that unless something is added. */ -}}\n{{ template \"base\" . }}\n";
+
+/// Who brings a containerd of its own.
+#[derive(Debug)]
+struct Distribution {
+    name: &'static str,
+    data: &'static str,
+    services: &'static str,
+}
+
+const DISTRIBUTIONS: [Distribution; 2] = [
+    Distribution { name: "K3s", data: "/var/lib/rancher/k3s", services: "k3s (k3s-agent on an agent)" },
+    Distribution { name: "RKE2", data: "/var/lib/rancher/rke2", services: "rke2-server (rke2-agent on an agent)" },
+];
+
+#[derive(Debug)]
+pub(in crate::ctl) struct Containerd {
+    program: Program,
+    config: PathBuf,
+}
+
+/// A configuration as it is without us.
+struct Own {
+    path: PathBuf,
+    /// What is there, with us.
+    before: Option<Vec<u8>>,
+    text: String,
+    top: Top,
+}
+
+/// What is read at the next start where config.toml is written anew.
+struct Template {
+    path: PathBuf,
+    before: Option<Vec<u8>>,
+    /// Without us.
+    text: String,
+}
+
+impl Containerd {
+    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>) -> Result<Self> {
+        let config = match config {
+            Some(config) => std::path::absolute(config).context("find the working folder")?,
+            None => usual_config(),
+        };
+        let theirs: Vec<String> = DISTRIBUTIONS
+            .iter()
+            .filter(|one| is_in(&config, one.data))
+            .flat_map(|one| ["data/current/bin", "bin"].map(|folder| format!("{}/{folder}", one.data)))
+            .collect();
+        // Theirs, and no other of that name.
+        let found = theirs.iter().map(|folder| Path::new(folder).join(ENGINE)).find(|path| path.is_file());
+        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()))?, config })
+    }
+
+    /// Where the drop-in is or would be.
+    fn dropin(path: &Path) -> PathBuf {
+        path.with_file_name("conf.d").join("50-tns-shim.toml")
+    }
+
+    /// What containerd makes of a configuration of that text, which is read beside the real one: imports may be relative.
+    fn dump(&self, path: &Path, text: &str) -> Result<Table> {
+        let place = Candidate::of(path, text)?;
+        self.dump_of(&place.path())
+    }
+
+    fn dump_of(&self, path: &Path) -> Result<Table> {
+        let path = path.to_str().context("its path is no text of UTF-8")?;
+        let printed = run(&mut self.program.command(&["--config", path, "config", "dump"]))?
+            .or_its_words("containerd config dump")?;
+        printed.parse().context("read what `containerd config dump` prints")
+    }
+
+    fn own(&self) -> Result<Own> {
+        let (path, before) = read(&self.config)?;
+        let text = before.clone().map(|bytes| taken_out(&text_of(&path, bytes)?, &Self::dropin(&path)));
+        let text = text
+            .unwrap_or_else(|| self.made_for_us(&path))
+            .with_context(|| format!("{} is left alone", path.display()))?;
+        let top = Top::of(&text).with_context(|| format!("{} is left alone", path.display()))?;
+        Ok(Own { path, before, text, top })
+    }
+
+    /// What is written where there is no configuration, apart from what it is written for.
+    fn made_for_us(&self, path: &Path) -> Result<String> {
+        let printed =
+            run(&mut self.program.command(&["config", "default"]))?.or_its_words("containerd config default")?;
+        let default: Table = printed.parse().context("read what `containerd config default` prints")?;
+        let version = default.get("version").and_then(Value::as_integer).unwrap_or(2);
+        Ok(format!("{MADE}{}.\nversion = {version}\n", super::missing_folders(path)))
+    }
+
+    /// Adds what takes us out.
+    fn leave(plan: &mut Plan, own: Own, template: Option<Template>) -> Result<()> {
+        let dropin = Self::dropin(&own.path);
+        if let Some(Template { path, before, text }) = template {
+            let after = (text != MADE_TEMPLATE && before.is_some()).then(|| text.into_bytes());
+            plan.change(&path, before, after, 0);
+        } else {
+            let folders = made(&own.text);
+            let after = (own.before.is_some() && folders.is_none()).then(|| own.text.into_bytes());
+            plan.change(&own.path, own.before, after, folders.unwrap_or(0));
+        }
+        whole_file(plan, ENGINE, &dropin_in_force(&own.path, &own.top, dropin), None)
+    }
+
+    /// Adds what puts us in.
+    fn enter(&self, plan: &mut Plan, own: Own, template: Option<Template>, wish: &Wish) -> Result<()> {
+        let Own { path, before, text, top } = own;
+        ensure!(
+            top.version >= 2,
+            "{} is of version {}; it must be 2 or 3: `containerd config migrate` prints it in its newest version",
+            path.display(),
+            top.version
+        );
+        let dropin = dropin_in_force(&path, &top, Self::dropin(&path));
+        // What containerd is asked about: as if the drop-in were not there.
+        let question = imports::passing_over(&text, &top, &path, &dropin);
+        let top_of_question = Top::of(&question)?;
+        let bare = self
+            .dump(&path, &question)
+            .context("containerd cannot read its configuration as it is, which is left alone")?;
+        if let Some(theirs) = handler(&bare) {
+            bail!(
+                "{} has a runtime {NAME} already, by {theirs}, which tnsctl has not written: it is left alone. To have tnsctl \
+                 care for it, take that out and try again",
+                path.display()
+            );
+        }
+        let snippet = snippet(top.version, wish, &bare);
+        let is_right = |candidate: &str| -> Result<bool> {
+            Ok(self.dump(&path, candidate).is_ok_and(|dump| differs_only_by_us(bare.clone(), dump, wish)))
+        };
+        if template.as_ref().is_none_or(|template| template.before.is_none() && top.covers(&path, &dropin)) {
+            let alone = format!("version = {}\n{snippet}", top.version);
+            let candidate = Candidate::of(&dropin, &alone).or_else(|_| Candidate::of(&path, &alone))?;
+            let name = candidate.path();
+            let name = name.to_str().context("its path is no text of UTF-8")?;
+            if is_right(&imports::with(&question, &top_of_question, name))? {
+                let name = dropin.to_str().context("its path is no text of UTF-8")?;
+                whole_file(plan, ENGINE, &dropin, Some(&alone))?;
+                let after = if top.covers(&path, &dropin) { text } else { imports::with(&text, &top, name) };
+                plan.change(&path, before, Some(after.into_bytes()), 0);
+                return Ok(());
+            }
+        }
+        let with_runc = format!("{snippet}{}", section(&bare, top.version, "runc").unwrap_or_default());
+        for block in [snippet.as_str(), with_runc.as_str()] {
+            if !is_right(&own::with_block(&question, ENGINE, block))? {
+                continue;
+            }
+            match template {
+                Some(template) => {
+                    let after = own::with_block(&template.text, ENGINE, block);
+                    plan.change(&template.path, template.before, Some(after.into_bytes()), 0);
+                }
+                None => plan.change(&path, before, Some(own::with_block(&text, ENGINE, block).into_bytes()), 0),
+            }
+            return whole_file(plan, ENGINE, &dropin, None);
+        }
+        let by_hand = if wish.default { ", or --default left out," } else { "" };
+        bail!(
+            "no way was found to add the runtime to {} and to change nothing else, so it is left alone: is the plugin cri \
+             disabled there? By hand{by_hand} it is this, where it belongs:\n{snippet}",
+            path.display()
+        )
+    }
+}
+
+impl Engine for Containerd {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn plan(&self, wish: Option<&Wish>) -> Result<Plan> {
+        let own = self.own()?;
+        let written_by = writer(&own.path, &own.text);
+        let restart = written_by.map_or("containerd", |distribution| distribution.services);
+        let mut plan = Plan { restart: Some(format!("systemctl restart {restart}")), ..Plan::default() };
+        let template = written_by.map(|_| template(&own)).transpose()?;
+        if let Some(wish) = wish {
+            if let Some(distribution) = written_by.filter(|_| wish.default) {
+                bail!(
+                    "{} has a setting for the default runtime: write `default-runtime: {NAME}` into its config.yaml, and leave \
+                     out --default",
+                    distribution.name
+                );
+            }
+            self.enter(&mut plan, own, template, wish)?;
+            plan.notes.push("Kubernetes chooses it by a RuntimeClass with the handler `tns-shim`: contrib/kubernetes/runtimeclass.yaml".to_owned());
+            plan.notes.push(format!("ctr takes no name from here, but --runc-binary {}", wish.shim.path()));
+        } else {
+            Self::leave(&mut plan, own, template)?;
+            plan.notes.push(
+                "pods that were made with it go on; new ones that ask for it are refused after the restart".to_owned(),
+            );
+        }
+        Ok(plan)
+    }
+
+    fn ask(&self, wish: Option<&Wish>) -> Result<Answer> {
+        let own = self.own()?;
+        let written_by = writer(&own.path, &own.text);
+        let asked = || Answer::AsWished("containerd config dump".to_owned());
+        if own.before.is_none() {
+            return Ok(asked());
+        }
+        let is = handler(&self.dump_of(&self.config)?);
+        let Some(wish) = wish else { return Ok(asked()) };
+        let wished = wish.shim.path();
+        if is.as_ref() == Some(&wished) {
+            return Ok(asked());
+        }
+        let Some(distribution) = written_by else {
+            bail!(
+                "containerd config dump: the runtime {NAME} is {}, and not {wished}",
+                is.as_deref().unwrap_or("not there")
+            )
+        };
+        let template = template(&own)?;
+        let newer = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+        ensure!(
+            newer(&template.path)? >= newer(&own.path)?,
+            "{} was started since {} was written, and its containerd has no runtime {NAME}: does this {} use that template?",
+            distribution.name,
+            template.path.display(),
+            distribution.name
+        );
+        Ok(Answer::Unknown(format!(
+            "{} reads {} when it starts: call this once more after that, and it says whether containerd has the runtime",
+            distribution.name,
+            template.path.display()
+        )))
+    }
+}
+
+/// Debian's, or if there is none, that of K3s or RKE2.
+fn usual_config() -> PathBuf {
+    let theirs = DISTRIBUTIONS.iter().map(|one| format!("{}/agent/etc/containerd/config.toml", one.data));
+    let installed =
+        || which::which_in_global(ENGINE, Some(super::search_path())).is_ok_and(|mut found| found.next().is_some());
+    match theirs.map(PathBuf::from).find(|path| path.is_file()) {
+        Some(config) if !Path::new(PATH).is_file() && !installed() => config,
+        _ => PATH.into(),
+    }
+}
+
+/// Who writes it anew at every start, by its first lines; or by where it is, because a template of somebody's own need not have
+/// them.
+fn writer(path: &Path, text: &str) -> Option<&'static Distribution> {
+    let head =
+        text.lines().take(3).find_map(|line| line.strip_prefix("# File generated by ")?.split_once(". DO NOT EDIT"));
+    let by_head = head.and_then(|(name, _)| DISTRIBUTIONS.iter().find(|one| one.name.eq_ignore_ascii_case(name)));
+    by_head.or_else(|| DISTRIBUTIONS.iter().find(|one| is_in(path, one.data)))
+}
+
+/// Their template, by the version of what it makes.
+fn template(own: &Own) -> Result<Template> {
+    let name = if own.top.version >= 3 { "config-v3.toml.tmpl" } else { "config.toml.tmpl" };
+    let (path, before) = read(&own.path.with_file_name(name))?;
+    let text = match &before {
+        Some(bytes) => own::without_block(&text_of(&path, bytes.clone())?)
+            .map_err(|changed| anyhow!("{} is left alone: {changed}. Take them out by hand", path.display()))?,
+        None => MADE_TEMPLATE.to_owned(),
+    };
+    Ok(Template { path, before, text })
+}
+
+/// A configuration without us.
+fn taken_out(text: &str, dropin: &Path) -> Result<String> {
+    let text = own::without_block(text).map_err(|changed| anyhow!("{changed}. Take them out by hand"))?;
+    // One that somebody else has put there is imported on.
+    if read(dropin)?.1.is_some_and(|bytes| own::whose(&bytes) == own::Whose::Foreign) {
+        return Ok(text);
+    }
+    Ok(dropin.to_str().map_or(text.clone(), |dropin| imports::without(&text, dropin)))
+}
+
+/// How many folders were made for a configuration that is there for us alone.
+fn made(text: &str) -> Option<usize> {
+    let (folders, rest) = text.strip_prefix(MADE)?.split_once(".\n")?;
+    let version = rest.strip_prefix("version = ")?.strip_suffix('\n')?;
+    version.parse::<u32>().ok()?;
+    folders.parse().ok()
+}
+
+/// The drop-in's usual place, or the folder that is imported whole: K3s and RKE2 have one.
+fn dropin_in_force(config: &Path, top: &Top, usual: PathBuf) -> PathBuf {
+    if top.covers(config, &usual) {
+        return usual;
+    }
+    let folder = config.parent().unwrap_or(Path::new("/"));
+    let is_folder_of_parts = |import: &PathBuf| {
+        let folder = import.parent().and_then(Path::extension);
+        import.file_name() == Some("*.toml".as_ref()) && folder == Some("d".as_ref())
+    };
+    let pattern = top.imports.iter().map(|import| folder.join(import)).find(is_folder_of_parts);
+    pattern.and_then(|pattern| Some(pattern.parent()?.join("50-tns-shim.toml"))).unwrap_or(usual)
+}
+
+/// The plugin that has the runtimes, by the version of the configuration.
+fn plugin(version: i64) -> &'static str {
+    if version >= 3 { "io.containerd.cri.v1.runtime" } else { "io.containerd.grpc.v1.cri" }
+}
+
+/// What is added: contrib's, without remarks, without the runc.
+fn snippet(version: i64, wish: &Wish, bare: &Table) -> String {
+    let contrib = wish.shim.in_text(if version >= 3 { V3 } else { V2 });
+    let systemd = runtimes(bare).and_then(|(containerd, runtimes)| {
+        let default = containerd.get("default_runtime_name").and_then(Value::as_str).unwrap_or("runc");
+        runtimes.get(default).or(runtimes.get("runc"))?.get("options")?.get("SystemdCgroup")?.as_bool()
+    });
+    let contrib = if systemd == Some(true) { contrib.replace("#SystemdCgroup", "SystemdCgroup") } else { contrib };
+    let mut text = String::new();
+    if wish.default {
+        text = format!("[plugins.\"{}\".containerd]\n  default_runtime_name = \"{NAME}\"\n", plugin(version));
+    }
+    for line in contrib.lines().take_while(|line| !line.contains(".runtimes.runc]")) {
+        if !line.is_empty() && !line.trim_start().starts_with('#') && !line.starts_with("version") {
+            text += line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Of a dump: the part that is about runtimes, and these.
+fn runtimes(dump: &Table) -> Option<(&Table, &Table)> {
+    let plugins = dump.get("plugins")?.as_table()?;
+    let parts =
+        [3, 2].map(|version| plugins.get(plugin(version)).and_then(|plugin| plugin.get("containerd")?.as_table()));
+    let containerd = parts.into_iter().flatten().next()?;
+    Some((containerd, containerd.get("runtimes")?.as_table()?))
+}
+
+/// The program that a dump has for our handler.
+fn handler(dump: &Table) -> Option<String> {
+    let ours = runtimes(dump)?.1.get(NAME)?;
+    let program =
+        ours.get("options").and_then(|options| options.get("BinaryName")?.as_str()).unwrap_or("no BinaryName");
+    Some(crate::text::printable(program, 1024))
+}
+
+/// A dump has the handler as wished, and is in all else what it was without.
+fn differs_only_by_us(mut bare: Table, mut dump: Table, wish: &Wish) -> bool {
+    let default = runtimes(&dump).and_then(|(containerd, _)| containerd.get("default_runtime_name")?.as_str());
+    if handler(&dump).as_ref() != Some(&wish.shim.path()) || wish.default && default != Some(NAME) {
+        return false;
+    }
+    for dump in [&mut bare, &mut dump] {
+        // Which files there are is none of what they say.
+        dump.remove("imports");
+        for version in [2, 3] {
+            let plugin = dump.get_mut("plugins").and_then(|plugins| plugins.get_mut(plugin(version)));
+            let Some(containerd) = plugin.and_then(|plugin| plugin.get_mut("containerd")?.as_table_mut()) else {
+                continue;
+            };
+            if let Some(runtimes) = containerd.get_mut("runtimes").and_then(Value::as_table_mut) {
+                runtimes.remove(NAME);
+            }
+            if wish.default {
+                containerd.remove("default_runtime_name");
+            }
+        }
+    }
+    bare == dump
+}
+
+/// A runtime of a dump as a section of a configuration.
+fn section(dump: &Table, version: i64, name: &str) -> Option<String> {
+    let runtime = runtimes(dump)?.1.get(name)?.as_table()?;
+    let path = format!("plugins.\"{}\".containerd.runtimes.{name}", plugin(version));
+    let lines = |table: &Table, indent: &str| {
+        let values = table.iter().filter(|(_, value)| !value.is_table());
+        // What JSON has for strings, numbers and lists of them, TOML has, too.
+        let line =
+            |(key, value): (&String, &Value)| Some(format!("{indent}{key} = {}\n", serde_json::to_string(value).ok()?));
+        values.filter_map(line).collect::<String>()
+    };
+    let options = runtime.get("options").and_then(Value::as_table);
+    let options = options.map(|options| format!("  [{path}.options]\n{}", lines(options, "    ")));
+    Some(format!("[{path}]\n{}{}", lines(runtime, "  "), options.unwrap_or_default()))
+}
+
+/// A file that containerd is asked about, gone when this is dropped.
+enum Candidate {
+    Beside(NamedTempFile),
+    /// Where there is no folder yet.
+    Apart(TempDir),
+}
+
+impl Candidate {
+    fn of(path: &Path, text: &str) -> Result<Self> {
+        if replacement::folder_of(path).is_dir() {
+            let mut file = replacement::beside(path).with_context(|| {
+                format!(
+                    "write beside {}, where containerd is asked about what is to be written: are you root?",
+                    path.display()
+                )
+            })?;
+            file.write_all(text.as_bytes())?;
+            return Ok(Self::Beside(file));
+        }
+        let folder = tempfile::tempdir().context("make a temporary folder")?;
+        fs::write(folder.path().join("config.toml"), text)?;
+        Ok(Self::Apart(folder))
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Beside(file) => file.path().to_owned(),
+            Self::Apart(folder) => folder.path().join("config.toml"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Shim;
+    use super::*;
+
+    fn wish(default: bool) -> Wish {
+        Wish { shim: Shim { folder: "/usr/local/bin".to_owned(), name: "tns-shim".to_owned() }, default }
+    }
+
+    fn dump(plugin: &str, more: &str) -> Table {
+        let text = format!(
+            "version = 2\nimports = [\"/etc/containerd/config.toml\"]\n[plugins.\"{plugin}\".containerd]\n{more}\n\
+             [plugins.\"{plugin}\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n  pod_annotations = []\n\
+             [plugins.\"{plugin}\".containerd.runtimes.runc.options]\n    BinaryName = \"\"\n    SystemdCgroup = true\n"
+        );
+        text.parse().unwrap()
+    }
+
+    /// As containerd would read it behind that.
+    fn with(dump: &Table, text: &str) -> Table {
+        fn merge(into: &mut Table, from: Table) {
+            for (key, value) in from {
+                match (into.get_mut(&key), value) {
+                    (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+                    (_, value) => drop(into.insert(key, value)),
+                }
+            }
+        }
+        let mut dump = dump.clone();
+        merge(&mut dump, text.parse().unwrap());
+        dump
+    }
+
+    #[test]
+    fn the_snippet_is_contrib_s_and_takes_the_kind_of_cgroups_from_the_runtime_that_is_there() {
+        for (version, plugin) in [(2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")] {
+            let bare = dump(plugin, "");
+            for default in [false, true] {
+                let text = snippet(version, &wish(default), &bare);
+                let read: Table = text.parse().unwrap();
+                let containerd = read["plugins"][plugin]["containerd"].as_table().unwrap();
+                assert_eq!(containerd.get("default_runtime_name").and_then(Value::as_str), default.then_some(NAME));
+                let runtimes = containerd["runtimes"].as_table().unwrap();
+                assert_eq!(runtimes.keys().collect::<Vec<_>>(), [NAME]);
+                let options = runtimes[NAME]["options"].as_table().unwrap();
+                assert_eq!(options["BinaryName"].as_str(), Some("/usr/local/bin/tns-shim"));
+                assert_eq!(options["SystemdCgroup"].as_bool(), Some(true));
+                assert!(!text.contains('#') && !read.contains_key("version"), "{text}");
+            }
+            let text = snippet(version, &wish(false), &Table::new());
+            assert!(!text.contains("SystemdCgroup"));
+        }
+    }
+
+    #[test]
+    fn right_is_what_differs_by_the_handler_alone() {
+        let plugin = "io.containerd.grpc.v1.cri";
+        let bare = dump(plugin, "  snapshotter = \"overlayfs\"\n  default_runtime_name = \"runc\"");
+        let right = |text: &str, default| differs_only_by_us(bare.clone(), with(&bare, text), &wish(default));
+        let (plain, default) = (snippet(2, &wish(false), &bare), snippet(2, &wish(true), &bare));
+        assert!(right(&plain, false) && right(&default, true));
+        assert!(!right(&default, false) && !right(&plain, true) && !right("", false));
+        assert!(right(&format!("imports = [\"x\"]\n{plain}"), false));
+        assert!(!right(&format!("oom_score = 1\n{plain}"), false));
+        assert!(!right(&plain.replace("/usr/local/bin", "/usr/bin"), false));
+        // containerd 1, told of a runtime.
+        let mut without_runc = with(&bare, &plain);
+        let runtimes = &mut without_runc["plugins"][plugin]["containerd"]["runtimes"];
+        runtimes.as_table_mut().unwrap().remove("runc");
+        assert!(!differs_only_by_us(bare.clone(), without_runc.clone(), &wish(false)));
+        let runc = section(&bare, 2, "runc").unwrap();
+        assert!(differs_only_by_us(bare.clone(), with(&without_runc, &runc), &wish(false)), "{runc}");
+    }
+
+    #[test]
+    fn who_writes_the_configuration_is_known_by_its_head_or_its_place() {
+        let name = |path: &str, text: &str| writer(Path::new(path), text).map(|one| one.name);
+        for head in [
+            "\n# File generated by k3s. DO NOT EDIT. Use config.toml.tmpl instead.\nversion = 2\n",
+            "# File generated by k3s. DO NOT EDIT. Use config-v3.toml.tmpl instead.\nversion = 3\n",
+        ] {
+            assert_eq!(name("/etc/containerd/config.toml", head), Some("K3s"));
+            assert_eq!(name("/etc/containerd/config.toml", &head.replace("k3s", "rke2")), Some("RKE2"));
+        }
+        assert_eq!(name("/var/lib/rancher/rke2/agent/etc/containerd/config.toml", "version = 3\n"), Some("RKE2"));
+        assert_eq!(name(PATH, "version = 2\n# File generated by me.\n"), None);
+    }
+
+    #[test]
+    fn the_drop_in_goes_where_a_folder_is_imported_already() {
+        let place = |config: &str, imports: &str| {
+            let top = Top::of(&format!("version = 3\nimports = [{imports}]\n")).unwrap();
+            let config = Path::new(config);
+            dropin_in_force(config, &top, Containerd::dropin(config)).display().to_string()
+        };
+        let k3s = "/var/lib/rancher/k3s/agent/etc/containerd";
+        let config = format!("{k3s}/config.toml");
+        assert_eq!(
+            place(&config, &format!("\"{k3s}/config-v3.toml.d/*.toml\"")),
+            format!("{k3s}/config-v3.toml.d/50-tns-shim.toml")
+        );
+        assert_eq!(place(&config, ""), format!("{k3s}/conf.d/50-tns-shim.toml"));
+        assert_eq!(place(PATH, "'runtime.d/*.toml', 'conf.d/*.toml'"), "/etc/containerd/conf.d/50-tns-shim.toml");
+        assert_eq!(place(PATH, "'runtime.d/*.toml'"), "/etc/containerd/runtime.d/50-tns-shim.toml");
+        assert_eq!(place(PATH, "'/etc/containerd/*.toml', 'one.toml'"), "/etc/containerd/conf.d/50-tns-shim.toml");
+    }
+
+    #[test]
+    fn a_configuration_made_for_us_is_told_from_one_with_something_added() {
+        assert_eq!(made(&format!("{MADE}1.\nversion = 3\n")), Some(1));
+        for text in [format!("{MADE}1.\nversion = 3\n[debug]\n"), format!("{MADE}1.\n"), "version = 3\n".to_owned()] {
+            assert_eq!(made(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_has_changed_in_between_is_told() {
+        let dropin = Path::new("/etc/containerd/conf.d/50-tns-shim.toml");
+        let text = own::with_block("version = 2\n", ENGINE, "[x]\n");
+        assert_eq!(taken_out(&text, dropin).unwrap(), "version = 2\n");
+        let error = format!("{:#}", taken_out(&text.replace("[x]", "[y]"), dropin).unwrap_err());
+        assert!(error.contains("were changed since tnsctl wrote them. Take them out by hand"), "{error}");
+    }
+}
