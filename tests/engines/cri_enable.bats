@@ -86,9 +86,10 @@ refuses() {
   tnsctl disable containerd
   cmp "$WORK/before" "$CONFIG"
   is "$(find /etc/containerd | sort)" "$(<"$WORK/files")"
+  # As it says: containerd 2 would execute nothing in them any more.
+  if [[ $(own_version) != 2 ]]; then remove_all >/dev/null; fi
   restart_engine
-  # What was made with it goes on.
-  is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"
+  if [[ $(own_version) == 2 ]]; then is "$(exec_ns shim c)" "$(ns_of "$(pid_of c)")"; fi
   refuses late
   start runc e
   is "$(ns_of "$(pid_of e)")" "$HOST_NS"

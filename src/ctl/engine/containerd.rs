@@ -221,7 +221,7 @@ impl Engine for Containerd {
         } else {
             Self::leave(&mut plan, own, template)?;
             plan.notes.push(
-                "pods that were made with it go on; new ones that ask for it are refused after the restart".to_owned(),
+                "remove the pods that were made with it before that: containerd 2 no longer executes anything in them after it".to_owned(),
             );
         }
         Ok(plan)

@@ -205,6 +205,15 @@ fn edit(text: Option<&str>, wish: Option<(&[Entry], bool)>) -> Result<Option<Str
     })
 }
 
+/// Whether one of the keys goes: dockerd takes their values without a restart, but not that they are gone.
+fn loses_a_key(before: Option<&str>, after: Option<&str>) -> bool {
+    let has = |text: Option<&str>| {
+        let found = text.and_then(|text| json::members(text, ["runtimes", "default-runtime"]).ok());
+        found.map_or([false; 2], |found| found.map(|value| value != Found::Absent))
+    };
+    has(before).into_iter().zip(has(after)).any(|(before, after)| before && !after)
+}
+
 /// Refuses what Docker refuses: the same said by an option and in the file.
 fn not_by_options(arguments: &[String], wish: &Wish) -> Result<()> {
     let path = wish.shim.path();
@@ -251,8 +260,8 @@ impl Engine for Docker {
             self.validate(candidate.path())?;
         }
         let folders = if before.is_none() { super::missing_folders(&path) } else { 0 };
-        // dockerd takes both keys without a restart.
-        let mut plan = Plan { restart: Some("systemctl reload docker".to_owned()), ..Plan::default() };
+        let how = if loses_a_key(text.as_deref(), after.as_deref()) { "restart" } else { "reload" };
+        let mut plan = Plan { restart: Some(format!("systemctl {how} docker")), ..Plan::default() };
         plan.change(&path, before, after.map(String::into_bytes), folders);
         plan.notes.push(if wish.is_some() {
             "`docker checkpoint` also takes `\"experimental\": true` there, and a restart: that is left to you"
@@ -355,6 +364,23 @@ mod tests {
         assert!(format!("{:#}", edit(Some(&changed), None).unwrap_err()).contains("in another way"));
         let moved = "{\"default-runtime\": \"tns-shim\"}";
         assert!(format!("{:#}", edit(Some(moved), None).unwrap_err()).contains("take it out by hand"));
+    }
+
+    #[test]
+    fn a_reload_is_enough_unless_a_key_goes() {
+        let (plain, runtimes) = ("{\"debug\": true}", "{\"runtimes\": {}}");
+        let both = "{\"default-runtime\": \"tns-shim\", \"runtimes\": {}}";
+        for (before, after, loses) in [
+            (None, Some(both), false),
+            (Some(plain), Some(runtimes), false),
+            (Some(runtimes), Some(both), false),
+            (Some(runtimes), Some(runtimes), false),
+            (Some(both), Some(runtimes), true),
+            (Some(runtimes), Some(plain), true),
+            (Some(runtimes), None, true),
+        ] {
+            assert_eq!(loses_a_key(before, after), loses, "{before:?} {after:?}");
+        }
     }
 
     #[test]
