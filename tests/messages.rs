@@ -106,7 +106,7 @@ const NO_MESSAGES: &[(&str, &[&str])] = &[
             "\"runtimes\": { … }",
             "\"…\": { \"path\": \"…\" }",
             "unknown flag: --validate",
-            "systemctl reload docker",
+            "systemctl … docker",
         ],
     ),
     ("ctl/engine/imports.rs", &["# tns-shim", "imports = [\"…\"]…"]),
