@@ -99,7 +99,7 @@ starts() {
   is "$(sort -u <<<"$all" | wc -l)" 50
   [[ $all != *"$HOST_NS"* ]] || fail "one is on the host's time"
   is "$(ls -A /run/tns-shim | wc -l)" 1
-  jq -e .abilities.kind /run/tns-shim/abilities-*.json
+  jq -e .answer.kind /run/tns-shim/abilities-*.json
   for id in "${ids[@]}"; do bare delete --force "$id"; done
   nothing_is_left
 }
