@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use nix::unistd::geteuid;
 use serde::Serialize;
 use similar::TextDiff;
 
@@ -206,7 +207,12 @@ fn make_one(Change { path, before, after, folders }: &Change) -> Result<()> {
         }
         (Some(content), None) => {
             let folder = replacement::folder_of(path);
+            let made: Vec<_> = path.ancestors().skip(1).take_while(|folder| !folder.exists()).collect();
             fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+            // Whatever the umask: an engine that other users run, too, fails where it may not look.
+            for folder in made.into_iter().filter(|_| geteuid().is_root()) {
+                fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+            }
             let mut file = replacement::beside(path).with_context(what)?;
             file.write_all(content)?;
             file.as_file().set_permissions(Permissions::from_mode(0o644))?;

@@ -221,3 +221,13 @@ END
   is "$status" 2
   contains "$output" "there is no program $WORK/bin/tns-shim-crun"
 }
+
+@test "root's umask keeps no other user's Podman from its configuration" {
+  mv /etc/containers/containers.conf.d "$WORK/theirs"
+  (umask 077 && tnsctl enable podman)
+  is "$(stat -c %a /etc/containers/containers.conf.d "$DROPIN" | paste -sd ' ')" '755 644'
+  rootless info >/dev/null
+  tnsctl disable podman
+  [[ ! -e /etc/containers/containers.conf.d ]]
+  mv "$WORK/theirs" /etc/containers/containers.conf.d
+}
