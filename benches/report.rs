@@ -290,7 +290,7 @@ fn chart(area: &DrawingArea<SVGBackend<'_>, Shift>, [title, note]: [&str; 2], li
     for (number, line) in (0..count).zip(lines) {
         let (left, top) = chart.backend_coord(&(0.0, number));
         let bottom = chart.backend_coord(&(0.0, number + 1)).1;
-        let middle = i32::midpoint(top, bottom);
+        let middle = top + (bottom - top) / 2;
         let (beginning, height) = area.get_base_pixel();
         let place = |x: i32| (x - beginning, middle - height);
         match line {

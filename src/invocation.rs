@@ -280,11 +280,10 @@ impl<'a> Invocation<'a> {
                         // A plain word behind a switch moves with it, in case it is its value; it then ends the options,
                         // and what follows it are too many operands.
                         None if permutes && value.is_none() => {
-                            if let [word, rest @ ..] = words.rest
-                                && matches!(Word::of(word.to_bytes()), Word::Plain(_))
-                            {
-                                plain += 1 + rest.len();
-                                operands.id = Some(OsStr::from_bytes(word.to_bytes()));
+                            let next = words.rest.first().map(|word| Word::of(word.to_bytes()));
+                            if let Some(Word::Plain(word)) = next {
+                                plain += words.rest.len();
+                                operands.id = Some(OsStr::from_bytes(word));
                                 break;
                             }
                         }

@@ -71,8 +71,10 @@ impl Cover {
         let options = format!("mode={:o},uid={},gid={}", metadata.mode() & 0o777, metadata.uid(), metadata.gid());
         let apart = inside.take_out_of_its_group()?;
         let cover = Self::mounted_over(below, folder, &options, window);
-        if apart && let Err(error) = sys::join_mount_group(outside.root.as_fd(), inside.root.as_fd()) {
-            log::warn!("put the mount that {} lies on back into its group: {error}", folder.display());
+        if apart {
+            if let Err(error) = sys::join_mount_group(outside.root.as_fd(), inside.root.as_fd()) {
+                log::warn!("put the mount that {} lies on back into its group: {error}", folder.display());
+            }
         }
         cover
     }

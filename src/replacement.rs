@@ -61,7 +61,7 @@ pub fn folder_of(path: &Path) -> &Path {
 /// # Errors
 /// The folder cannot be written.
 pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().display());
+    let (folder, name) = (folder_of(path), Path::new(path.file_name().unwrap_or_default()).display());
     let ours = format!(".{name}.tns-shim-");
     remove_leftovers(folder, &ours);
     let prefix = format!("{ours}{}-", process::id());

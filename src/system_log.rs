@@ -36,7 +36,7 @@ pub fn set_verb(verb: Verb) {
 
 /// From now on entries say to which container: those of all are in this log.
 pub fn set_container(id: &OsStr) {
-    CONTAINER.get_or_init(|| id.display().to_string());
+    CONTAINER.get_or_init(|| id.to_string_lossy().into_owned());
 }
 
 /// Tells the system's log, if it is to be told.

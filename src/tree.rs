@@ -71,10 +71,10 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     let read = |text: String| text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
     // Of one thread there is no list to be made, which takes longer than to read its children. A folder has two names by itself,
     // and one by each thread. Source: fs/proc/base.c, proc_task_getattr
-    if fs::metadata(&folder).is_ok_and(|metadata| metadata.nlink() == 3)
-        && let Ok(text) = fs::read_to_string(format!("{folder}/{pid}/children"))
-    {
-        return Ok(read(text));
+    if fs::metadata(&folder).is_ok_and(|metadata| metadata.nlink() == 3) {
+        if let Ok(text) = fs::read_to_string(format!("{folder}/{pid}/children")) {
+            return Ok(read(text));
+        }
     }
     let mut children = Vec::new();
     let threads = match fs::read_dir(folder) {

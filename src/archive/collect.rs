@@ -141,7 +141,7 @@ impl Collector {
                 continue;
             }
             let Some((name, folder)) = path.split_last() else { continue };
-            let Some(name) = str::from_utf8(name).ok().filter(|name| is_wanted(name)) else { continue };
+            let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_wanted(name)) else { continue };
             let place = Place { blob: blob.map(str::to_owned), folder: folder.join(&b'/') };
             if blob.is_some() && !matches!(&place.folder[..], b"" | b"checkpoint") {
                 continue;

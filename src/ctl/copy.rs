@@ -31,7 +31,7 @@ pub(super) fn write(folder: &Folder, source: &Unchanged<'_, Folder>, moves: &[Mo
     let parent = replacement::folder_of(output);
     ensure!(!fs::canonicalize(parent)?.starts_with(&from), "a copy of the image does not belong into the image");
 
-    let name = output.file_name().unwrap_or_default().display();
+    let name = Path::new(output.file_name().unwrap_or_default()).display();
     let place = tempfile::Builder::new().prefix(&format!(".{name}.tns-shim-")).tempdir_in(parent)?;
     for entry in fs::read_dir(&from)? {
         let entry = entry?;

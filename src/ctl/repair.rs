@@ -73,20 +73,22 @@ fn act(path: &Path, how: How<'_>) -> Result<Report> {
     let (mut moved, mut put_back, mut written) = (Vec::new(), Vec::new(), None);
     match &checkpoint {
         Checkpoint::Folder(folder) if undo => put_back = originals::undo(folder, &Images::read(folder)?, dry_run)?,
-        Checkpoint::Folder(folder) if let Some(output) = output => {
-            let (source, images) = host_time::let_go(folder)?;
-            moved = repair::plan(&images, &source, Here::look()?)?;
-            put_back = source.originals().keys().cloned().collect();
-            if !(dry_run || moved.is_empty() && put_back.is_empty()) {
-                copy::write(folder, &source, &moved, output).with_context(|| format!("write {}", output.display()))?;
-                written = Some(output.to_owned());
-            }
-        }
         Checkpoint::Folder(folder) => {
-            let images = Images::read(folder)?;
-            moved = repair::plan(&images, folder, Here::look()?)?;
-            if !dry_run {
-                originals::apply(&images, folder, moved.iter().map(|one| &one.edit))?;
+            if let Some(output) = output {
+                let (source, images) = host_time::let_go(folder)?;
+                moved = repair::plan(&images, &source, Here::look()?)?;
+                put_back = source.originals().keys().cloned().collect();
+                if !(dry_run || moved.is_empty() && put_back.is_empty()) {
+                    copy::write(folder, &source, &moved, output)
+                        .with_context(|| format!("write {}", output.display()))?;
+                    written = Some(output.to_owned());
+                }
+            } else {
+                let images = Images::read(folder)?;
+                moved = repair::plan(&images, folder, Here::look()?)?;
+                if !dry_run {
+                    originals::apply(&images, folder, moved.iter().map(|one| &one.edit))?;
+                }
             }
         }
         Checkpoint::Archive(_) if undo => bail!("blobs are never changed: there is no repair to undo"),

@@ -62,16 +62,14 @@ pub fn checkpoint(kernel: Kernel, id: &str, tree: TreeFacts, mixed: MixedTree) -
             "CRIU runs in the caller's time namespace and would not notice a mixed tree: {obstacle}"
         ));
     }
-    if let TreeFacts::Known { namespace, own, user_namespace: true, .. } = tree
-        && namespace == own
-    {
-        // From outside, CRIU would have to dump a time namespace that does not belong to the container's user namespace.
-        return Decision::new(
-            Action::Pass,
-            "a container with a user namespace, on the host's time: CRIU has to be there, too",
-        );
-    }
     let checked = match tree {
+        // From outside, CRIU would have to dump a time namespace that does not belong to the container's user namespace.
+        TreeFacts::Known { namespace, own, user_namespace: true, .. } if namespace == own => {
+            return Decision::new(
+                Action::Pass,
+                "a container with a user namespace, on the host's time: CRIU has to be there, too",
+            );
+        }
         TreeFacts::Unknown(why) => format!("the processes could not be checked ({why}), CRIU will"),
         TreeFacts::Known { tasks, .. } => format!("{} processes agree", tasks.len()),
     };

@@ -28,10 +28,10 @@ pub enum ImageFacts {
 /// restore: an image that CRIU would refuse is repaired; what is not understood is for CRIU to judge, unless something is
 /// asked for that takes understanding.
 pub fn image(kernel: Kernel, facts: ImageFacts, wanted: Wanted) -> Decision {
-    if wanted.mode == Mode::Private
-        && let Some(why) = not_private(kernel, &facts, wanted.restore.clocks)
-    {
-        return Decision::new(Action::Refuse, why);
+    if wanted.mode == Mode::Private {
+        if let Some(why) = not_private(kernel, &facts, wanted.restore.clocks) {
+            return Decision::new(Action::Refuse, why);
+        }
     }
     let wanted = wanted.restore;
     let on_host_time = wanted.clocks != RestoredClocks::Continue;

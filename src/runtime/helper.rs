@@ -85,7 +85,7 @@ pub fn run_within(patience: Duration, command: &mut Command) -> Result<Answer> {
         })
     };
     let answer = sys::without_sigchld(to_its_end);
-    answer.with_context(|| format!("run {}", command.get_program().display()))
+    answer.with_context(|| format!("run {}", command.get_program().to_string_lossy()))
 }
 
 fn listen(child: &mut Child, patience: Duration) -> io::Result<Answer> {

@@ -53,9 +53,7 @@ fn shown(text: &OsStr) -> String {
 /// The name says which runtime. Where the shim has taken its place, the setting can say where that is now: by its own name
 /// (`runc.real`), or where that says nothing and no other is found, by what it answers.
 fn of_the_name(name: &OsStr, setting: Option<&Path>) -> Result<Binary> {
-    if let Some(setting) = setting.filter(|setting| is_called(setting, name))
-        && let Ok(binary) = set(setting)
-    {
+    if let Some(Ok(binary)) = setting.filter(|setting| is_called(setting, name)).map(set) {
         return Ok(binary);
     }
     let error = match find(name) {
@@ -63,10 +61,8 @@ fn of_the_name(name: &OsStr, setting: Option<&Path>) -> Result<Binary> {
         Err(error) => error,
     };
     let wanted = Kind::of_file(Path::new(name));
-    if let Some(binary) = setting.and_then(|setting| set(setting).ok())
-        && Kind::of_file(&binary.path).is_none()
-        && Some(abilities::of(&binary).kind) == wanted
-    {
+    let answers = |binary: &Binary| Kind::of_file(&binary.path).is_none() && Some(abilities::of(binary).kind) == wanted;
+    if let Some(binary) = setting.and_then(|setting| set(setting).ok()).filter(answers) {
         return Ok(binary);
     }
     let file = settings::path().map_or("the settings".to_owned(), |path| path.display().to_string());

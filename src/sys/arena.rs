@@ -121,7 +121,7 @@ mod tests {
                 at.write_bytes(u8::try_from(number).unwrap(), size);
                 at
             };
-            assert!(at.addr().is_multiple_of(align));
+            assert_eq!(at.addr() % align, 0);
             pieces.push((at, size, align));
         }
         assert!(pieces.iter().any(|(at, ..)| arena.offset(*at).is_none()), "more than it has was asked for");

@@ -30,7 +30,7 @@ pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
         Ok(None) => TreeFacts::Unknown("there is no such container".to_owned()),
         Err(error) => TreeFacts::Unknown(format!("{error:#}")),
     };
-    let id = call.id().display().to_string();
+    let id = call.id().to_string_lossy().into_owned();
     let kernel = Kernel::look();
     let action = call.take(decision::checkpoint(kernel, &id, tree, mixed))?;
     match found {
@@ -42,12 +42,12 @@ pub(super) fn checkpoint(call: &Call<'_>) -> Result<()> {
         _ => {}
     }
     // CRIU takes every task that shares its own namespace without a word, and refuses one of a third.
-    if action == Action::StandOutside
-        && let Err(error) = timens::make()
-    {
-        call.take(Decision::hindered(format!(
-            "CRIU runs in the caller's time namespace and would not notice a mixed tree: {error:#}"
-        )))?;
+    if action == Action::StandOutside {
+        if let Err(error) = timens::make() {
+            call.take(Decision::hindered(format!(
+                "CRIU runs in the caller's time namespace and would not notice a mixed tree: {error:#}"
+            )))?;
+        }
     }
     Ok(())
 }
@@ -121,7 +121,7 @@ fn record(call: &Call<'_>, Found { state, init, tree }: &Found) -> Result<Record
     Ok(Record {
         format: record::FORMAT,
         shim: env!("CARGO_PKG_VERSION").to_owned(),
-        container: call.id().display().to_string(),
+        container: call.id().to_string_lossy().into_owned(),
         time: humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970).to_string(),
         wall_ns: here.wall,
         boot_id,

@@ -74,13 +74,13 @@ pub(super) fn act(
             action = call.take(decide(facts))?;
         }
     }
-    if let Action::Emulate { .. } = action
-        && let Err(error) = timens::make()
-    {
-        if mode == Mode::Private {
-            return Err(error.context(decision::NOT_PRIVATE));
+    if let Action::Emulate { .. } = action {
+        if let Err(error) = timens::make() {
+            if mode == Mode::Private {
+                return Err(error.context(decision::NOT_PRIVATE));
+            }
+            call.take(Decision::hindered(format!("{error:#}")))?;
         }
-        call.take(Decision::hindered(format!("{error:#}")))?;
     }
     Ok(())
 }

@@ -46,10 +46,10 @@ pub(super) fn exec(call: &Call<'_>) -> Result<()> {
         );
     }
     // Nobody is worse off than without the shim if that fails: there is no container to exec in.
-    if call.take(decision)? == Action::Pin
-        && let Err(error) = pin(call, found.state.as_ref())
-    {
-        log::debug!("the runtime sees the container as it is by then: {error:#}");
+    if call.take(decision)? == Action::Pin {
+        if let Err(error) = pin(call, found.state.as_ref()) {
+            log::debug!("the runtime sees the container as it is by then: {error:#}");
+        }
     }
     Ok(())
 }

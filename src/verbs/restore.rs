@@ -132,7 +132,7 @@ fn ensure_nothing_is_written_to(folder: &Path, call: &Call<'_>) -> Result<()> {
         ensure!(
             place.ok().as_ref() != Some(&image),
             "{} would be in the image folder, which CRIU must be shown changed: it belongs elsewhere",
-            path.display()
+            path.to_string_lossy()
         );
     }
     Ok(())

@@ -13,7 +13,7 @@ pub fn skip<T>(why: &str) -> Option<T> {
     eprintln!("skipped: {why}");
     if let Some(folder) = env::var_os("TNS_SKIPPED") {
         let program = env::current_exe().unwrap();
-        let name = format!("{}::{}", program.file_name().unwrap().display(), thread::current().name().unwrap());
+        let name = format!("{}::{}", program.file_name().unwrap().to_string_lossy(), thread::current().name().unwrap());
         fs::write(Path::new(&folder).join(name), format!("{why}\n")).unwrap();
     }
     None
@@ -23,7 +23,7 @@ pub fn skip<T>(why: &str) -> Option<T> {
 /// what the emulator does instead.
 pub fn is_emulated(why: &str) -> bool {
     let Some(emulator) = env::var_os("TNS_EMULATOR") else { return false };
-    skip::<()>(&format!("on {}: {why}", emulator.display()));
+    skip::<()>(&format!("on {}: {why}", emulator.to_string_lossy()));
     true
 }
 

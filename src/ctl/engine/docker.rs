@@ -191,9 +191,7 @@ fn without(text: &str) -> Result<Rest> {
 
 /// What is to be in the file.
 fn edit(text: Option<&str>, wish: Option<(&[Entry], bool)>) -> Result<Option<String>> {
-    if let (Some(text), None) = (text, wish)
-        && text.trim().is_empty()
-    {
+    if let (Some(text), None) = (text.filter(|text| text.trim().is_empty()), wish) {
         return Ok(Some(text.to_owned()));
     }
     let own = text.map(without).transpose()?;

@@ -30,7 +30,7 @@ pub(super) fn sealed(engine: &str, folders: usize, body: &str) -> String {
 
 /// Who has written a file with that content.
 pub(super) fn whose(bytes: &[u8]) -> Whose {
-    let Ok(text) = str::from_utf8(bytes) else { return Whose::Foreign };
+    let Ok(text) = std::str::from_utf8(bytes) else { return Whose::Foreign };
     let Some((head, body)) = text.split_once('\n').filter(|(head, _)| head.starts_with(HEAD)) else {
         return Whose::Foreign;
     };

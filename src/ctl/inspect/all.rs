@@ -119,7 +119,7 @@ fn container(root: &Path, name: &OsString, host: &Host) -> Option<Container> {
             Ok(state) => look(&state?, host),
             Err(error) => unknown(&error),
         };
-        Some(Container { id: name.display().to_string(), runtime, root: root.to_owned(), found })
+        Some(Container { id: name.to_string_lossy().into_owned(), runtime, root: root.to_owned(), found })
     })
 }
 
