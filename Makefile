@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# For users and packagers: build, install, uninstall. For everybody who looks at the project: demo, check, bench, lint.
+# `make help` has what there is. For packagers: nothing here writes outside of TARGET_DIR, DISTDIR and what install is told; after
+# `make vendor`, CARGO_FLAGS=--offline builds without a network.
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -9,6 +10,7 @@ BINDIR = $(PREFIX)/bin
 HOOKSDIR = $(PREFIX)/share/tns-shim/hooks.d
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/tns-shim
+DISTDIR ?= $(TARGET_DIR)/dist
 # Where each shell looks for what an administrator has put there. Packages have others: share/fish/vendor_completions.d, and Debian's zsh
 # share/zsh/vendor-completions.
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
@@ -22,33 +24,42 @@ TARGET_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))
 # distributions that want a relocatable program with the shared C library.
 # --target, because without it these flags would also apply to procedural macros, which cannot be static.
 STATIC = -C target-feature=+crt-static -C relocation-model=static
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 MUSL = $(HOST:-gnu=-musl)
 # glibc's start costs twice what musl's does: musl where Rust and a C compiler for it are here.
 HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(shell rustc --print target-libdir --target $(MUSL))/libstd-*))
 TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
-BIN = $(TARGET_DIR)/$(TARGET)/release
-# What `make docs` makes.
-DOCS = $(abspath $(TARGET_DIR)/docs)
+# A release's archive has both built.
+BIN = $(if $(wildcard bin/tns-shim),bin,$(TARGET_DIR)/$(TARGET)/release)
+DOCS = $(abspath $(if $(wildcard bin/tns-shim),.,$(TARGET_DIR)/docs))
+# Where a dependency's source lay is in what its errors say. The same bytes for everybody: not whose home that was.
+empty :=
+REMAP = $(if $(findstring $(empty) ,$(CURDIR)$(HOME)$(CARGO_HOME)),,--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates --remap-path-prefix=$(CURDIR)=.)
+RUST = $(STATIC) $(REMAP) $(RUSTFLAGS)
+# The date of what is made: the last change's, or of a release's archive its files'.
+ifndef SOURCE_DATE_EPOCH
+SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
+endif
+export SOURCE_DATE_EPOCH
 
-SHELL_SCRIPTS = .ci/run contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
-	fuzz/run tests/emulated tests/unit tests/faults/faults.bash \
+SHELL_SCRIPTS = .ci/run contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
+	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration vm stress lint fuzz bench clean
+.PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration vm stress lint deny fuzz bench \
+	vendor dist dist-source reproducible help clean
 
-build: rust
-	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" \
+build: rust ## the programs, tns-shim and tnsctl
+	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(RUST)" \
 		$(CARGO) build --release --locked $(CARGO_FLAGS) --target $(TARGET) --target-dir "$(TARGET_DIR)"
 
 # Man pages and completions. scdoc (Debian's scdoc): the pages that people write are read in the source, too, and it is a small program that
 # makes nothing but man pages, and takes nothing that is not its own.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-docs: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
-docs: rust
+docs: rust ## man pages and completions (scdoc)
 	rm -rf "$(DOCS)"
 	$(CARGO) run --quiet --locked $(CARGO_FLAGS) --target-dir "$(TARGET_DIR)" --example generate -- "$(DOCS)"
 	cd docs/man && for page in *.scd; do \
@@ -63,7 +74,7 @@ rust:
 		{ echo "make: Rust $$wanted or newer is needed (https://rustup.rs), and rustc here is $${have:-missing}" >&2; exit 1; }
 
 # Builds nothing, so that `make build` by a user and `make install` by root leave no files of root's in the tree.
-install:
+install: ## what was built: DESTDIR PREFIX SYSCONFDIR MANDIR DOCDIR
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SYSCONFDIR)/tns-shim"
 	install -m 755 "$(BIN)/tns-shim" "$(BIN)/tnsctl" "$(DESTDIR)$(BINDIR)"
 	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-runc"
@@ -84,7 +95,7 @@ install-docs:
 	install -D -m 644 "$(DOCS)/completions/fish/tnsctl.fish" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
 
 # A settings file that somebody has changed stays.
-uninstall:
+uninstall: ## takes back what install has put there
 	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,tns-shim tnsctl tns-shim-runc tns-shim-crun)
 	rm -f "$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
@@ -97,50 +108,50 @@ uninstall:
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
 
 # The real failure without the shim, the real success with it, on this machine's runc and CRIU.
-demo: build
+demo: build ## the loss without the shim, the success with it (root)
 	TNS_BIN="$(BIN)" contrib/demo/run
 
 # And the core of `vm`, one machine after all else, because it takes both processors.
-check: unit integration
+check: unit integration ## all tests, and what they need (root)
 	$(MAKE) vm ONLY=core
 
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
-unit: rust
+unit: rust ## the tests that need no container
 	CARGO="$(CARGO)" tests/unit --locked --target-dir "$(TARGET_DIR)"
 
 # For arm64, on x86_64: builds what is released, and runs the tests of `unit` on an emulator, in a tree of their own. As root.
 # ARM64='--test argv' for a part of them.
-arm64: rust
+arm64: rust ## builds for arm64 on x86_64, and the tests of unit on an emulator (root)
 	CARGO="$(CARGO)" contrib/musl/build "$(TARGET_DIR)/released-aarch64" aarch64
 	CARGO="$(CARGO)" tests/emulated "$(TARGET_DIR)/emulated-aarch64" aarch64 $(ARM64)
 
 # What is released, also where this Rust cannot build it.
 RELEASED = $(if $(findstring musl,$(TARGET)),$(BIN),$(TARGET_DIR)/released)
-released: build
+released: build ## the static programs of a release (root)
 	test "$(RELEASED)" = "$(BIN)" || CARGO="$(CARGO)" contrib/musl/build "$(RELEASED)"
 
 # What a distribution builds.
 SHARED = $(TARGET_DIR)/shared
-shared:
+shared: ## the programs with the shared C library
 	$(MAKE) build STATIC= TARGET="$(HOST)" TARGET_DIR="$(SHARED)"
 
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part. Most combinations have the
 # released build, some the one with the shared C library, and some the one that this Rust makes.
-integration: build released shared
+integration: build released shared ## real runtimes and engines in Debian 12, 13 and unstable (root)
 	TNS_BIN="$(BIN)" TNS_RELEASED="$(RELEASED)" TNS_SHARED="$(SHARED)/$(HOST)/release" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 # On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
-vm: released
+vm: released ## whole machines, with kernels of their own (root)
 	TNS_BIN="$(RELEASED)" tests/vm/run $(ONLY)
 
 # What takes too long for every change: an end or an error at every single system call, and thousands of containers. About
 # an hour; ONLY=debian-13/load-runc TNS_LOAD_CONTAINERS=200 for less, see tests/load/load.bats.
-stress: build
+stress: build ## an end or an error at every system call, and load (root)
 	TNS_STRESS=1 TNS_BIN="$(BIN)" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
 
 # Man pages with every warning of groff's.
-lint: docs
+lint: docs ## formats, clippy, shellcheck, the man pages
 	$(CARGO) fmt --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --all-targets --target-dir "$(TARGET_DIR)" -- -D warnings
@@ -148,22 +159,62 @@ lint: docs
 	! for page in "$(DOCS)"/man/*; do LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings --local-file "$$page" 2>&1 >/dev/null; done | grep .
 
 # Readers of what others have written, with anything as input: each for a minute. FUZZ='600 argv' for ten minutes of one.
-fuzz:
+fuzz: ## readers of what others have written, with anything as input
 	fuzz/run $(FUZZ)
 
 # What the shim costs: a call, beside programs that only call execve; and real containers. Then docs/performance.md and its plot. Never
 # a pass or a failure. As root, on a machine that does nothing else, for about half an hour. N=2000 for more turns, SHIM=FILE for another
 # build than the released one. `make bench BRIEF=1` only shows that all of it works, and leaves docs/ as it is.
-RUN_BENCH = SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(STATIC) $(RUSTFLAGS)" SHIM="$(or $(SHIM),$(RELEASED)/tns-shim)" \
+RUN_BENCH = SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(RUST)" SHIM="$(or $(SHIM),$(RELEASED)/tns-shim)" \
 	EXECVE_MUSL="$(RELEASED)/bench/execve_std" $(CARGO) bench --locked --target $(HOST) --target-dir "$(TARGET_DIR)"
-bench: $(if $(SHIM),rust,released)
+bench: $(if $(SHIM),rust,released) ## what the shim costs (root)
 	tests/stacks/build debian-13 debian-unstable
 	rm -rf "$(TARGET_DIR)/$(HOST)/tmp/bench"
 	$(RUN_BENCH) --bench overhead -- $(N) $(if $(BRIEF),brief)
 	$(RUN_BENCH) --bench lifecycle -- $(N) $(if $(BRIEF),brief)
 	$(RUN_BENCH) --bench report -- $(if $(BRIEF),brief)
 
-clean:
+# What may become a part of the programs: licences, versions, sources. DENY=advisories where the network has RustSec's list.
+DENY = bans licenses sources
+deny: $(TARGET_DIR)/tools/bin/cargo-deny ## licences, duplicates and sources of dependencies
+	$< check $(DENY)
+
+# Not of a distribution: they are built once, without optimization, because they run for a second.
+CARGO_DENY = 0.20.2
+CARGO_CYCLONEDX = 0.5.9
+TOOLS = $(TARGET_DIR)/tools
+$(TARGET_DIR)/tools/bin/cargo-deny:
+	$(CARGO) install --quiet --locked --debug --root "$(TOOLS)" cargo-deny@$(CARGO_DENY)
+$(TARGET_DIR)/tools/bin/cargo-cyclonedx:
+	$(CARGO) install --quiet --locked --debug --root "$(TOOLS)" cargo-cyclonedx@$(CARGO_CYCLONEDX)
+
+dist-source: ## the source as an archive
+	contrib/dist source "$(DISTDIR)"
+
+vendor: ## the source of all dependencies as an archive
+	CARGO="$(CARGO)" contrib/dist vendor "$(DISTDIR)"
+
+reproducible: rust ## the same source twice, in two places and without a network: the same bytes (root)
+	CARGO="$(CARGO)" tests/reproducible
+
+# All files of one release, of what is committed. RELEASE.md says what is to be done before.
+dist: export PATH := $(TOOLS)/bin:$(PATH)
+dist: docs $(TARGET_DIR)/tools/bin/cargo-cyclonedx ## everything of a release, in DISTDIR (root)
+	test -z "$$(git status --porcelain)" || { echo 'make: a release is made of what is committed' >&2; exit 1; }
+	rm -rf "$(DISTDIR)"
+	contrib/dist source "$(DISTDIR)"
+	CARGO="$(CARGO)" contrib/dist vendor "$(DISTDIR)"
+	for architecture in x86_64 aarch64; do \
+		CARGO="$(CARGO)" contrib/musl/build "$(TARGET_DIR)/released-$$architecture" $$architecture && \
+		contrib/dist binaries "$(DISTDIR)" $$architecture "$(TARGET_DIR)/released-$$architecture" "$(DOCS)" || exit 1; done
+	CARGO="$(CARGO)" contrib/dist sbom "$(DISTDIR)"
+	contrib/dist sums "$(DISTDIR)"
+
+help: ## this
+	@sed -n 's/^\([a-z0-9-]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r target what; do \
+		printf '  make %-13s %s\n' "$$target" "$$what"; done
+
+clean: ## all that was built, and the stacks of the tests
 	$(CARGO) clean --target-dir "$(TARGET_DIR)"
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	tests/stacks/clean
