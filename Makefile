@@ -42,7 +42,7 @@ SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y C
 endif
 export SOURCE_DATE_EPOCH
 
-SHELL_SCRIPTS = .ci/run contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
+SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
@@ -50,7 +50,7 @@ SHELL_SCRIPTS = .ci/run contrib/dist contrib/demo/run contrib/demo/story contrib
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
 .PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration vm stress lint deny fuzz bench \
-	vendor dist dist-source reproducible help clean
+	vendor dist dist-source compatibility reproducible help clean
 
 build: rust ## the programs, tns-shim and tnsctl
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(RUST)" \
@@ -138,12 +138,18 @@ shared: ## the programs with the shared C library
 # Real runtimes and CRIU in Debian 12, 13 and unstable. ONLY=debian-13/runc FILES=exec.bats runs a part. Most combinations have the
 # released build, some the one with the shared C library, and some the one that this Rust makes.
 integration: build released shared ## real runtimes and engines in Debian 12, 13 and unstable (root)
-	TNS_BIN="$(BIN)" TNS_RELEASED="$(RELEASED)" TNS_SHARED="$(SHARED)/$(HOST)/release" TNS_FILES="$(FILES)" tests/integration/run $(ONLY)
+	TNS_BIN="$(BIN)" TNS_RELEASED="$(RELEASED)" TNS_SHARED="$(SHARED)/$(HOST)/release" TNS_FILES="$(FILES)" TNS_RESULTS="$(RESULTS)" \
+		tests/integration/run $(ONLY)
+
+# What the last runs have said, all of them together; and docs/compatibility.md, made of that: `make compatibility`.
+RESULTS = $(TARGET_DIR)/results
+compatibility: ## docs/compatibility.md, of the results of integration and vm
+	tests/compatibility "$(RESULTS)" docs/compatibility.md
 
 # On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
 vm: released ## whole machines, with kernels of their own (root)
-	TNS_BIN="$(RELEASED)" tests/vm/run $(ONLY)
+	TNS_BIN="$(RELEASED)" TNS_RESULTS="$(RESULTS)" tests/vm/run $(ONLY)
 
 # What takes too long for every change: an end or an error at every single system call, and thousands of containers. About
 # an hour; ONLY=debian-13/load-runc TNS_LOAD_CONTAINERS=200 for less, see tests/load/load.bats.
