@@ -22,6 +22,10 @@ need_root() {
   [[ $EUID -eq 0 ]] || die 'must be run as root'
 }
 
+# The CRIU of a newer release alone, which `make demo` takes where this machine's does not run.
+# shellcheck disable=SC2034
+CRIU_NAMES=(criu-debian-13)
+
 known_stack() {
   local name
   for name in "${STACK_NAMES[@]}"; do
