@@ -48,17 +48,56 @@ const NO_MESSAGES: &[(&str, &[&str])] = &[
     ("clocks.rs", &["monotonic …, boottime …"]),
     ("timens.rs", &["monotonic …, boottime …"]),
     ("ctl/config.rs", &["the first of runc and crun in PATH", "(not there)", "file: … … …"]),
+    ("ctl/doctor.rs", &["apt-get install", "dnf install", "zypper install", "pacman -S", "apk add"]),
     (
-        "ctl/doctor.rs",
+        "ctl/doctor/next.rs",
         &[
-            "time namespaces",
-            "can make one",
-            "own namespace",
-            "tells what it can",
-            "features lists time",
-            "makes declared ones",
+            // Commands.
+            "sudo …",
+            "sudo tnsctl doctor",
+            "tnsctl inspect --all",
+            "tnsctl config",
+            "tnsctl enable …",
+            "${EDITOR:-vi} …",
+            "chmod a+rX … …",
+            "chmod 644 …",
+            "chown … …",
+            "criu check --feature timens",
+            "grep Cap /proc/self/status",
+            "grep Seccomp /proc/self/status",
+            "sysctl user.max_time_namespaces=…",
+            "systemctl reload docker",
+            "uname -r",
+            // Lists.
+            "(your own)",
+            "… and … more",
+        ],
+    ),
+    (
+        "ctl/doctor/text.rs",
+        &[
+            "(at most …)",
+            ", as far as this user can see",
+            ", not the one that is wrapped",
+            ", … could not be looked at",
+            "… of … AT RISK…",
+            "none of … at risk…",
+            "What to do next:",
+            "What to do next: nothing.",
+            "TOLD BY",
+            "tnsctl enable",
+            "by name: …",
+            "by name: … and … more",
+            "the default runtime",
+            "not known",
+            "not used",
             "exec is made to join by",
             "new containers",
+            "does not tell what it can:",
+            "none to wrap",
+            "of an unknown release",
+            "of … hold",
+            "not on this kernel",
         ],
     ),
     (
@@ -106,6 +145,7 @@ const NO_MESSAGES: &[(&str, &[&str])] = &[
     (
         "ctl/engine/docker.rs",
         &[
+            "{json .Runtimes}{json .DefaultRuntime}",
             "\"default-runtime\": \"tns-shim\",",
             "\"runtimes\": { … }",
             "\"…\": { \"path\": \"…\" }",
@@ -135,6 +175,7 @@ const NO_MESSAGES: &[(&str, &[&str])] = &[
             "{.Host.OCIRuntime.Name} {.Host.OCIRuntime.Path}",
         ],
     ),
+    ("ctl/inspect/all.rs", &["tnsctl: …"]),
     ("ctl/inspect.rs", &["not declared", "PID 1", "(the host's)", "… in …"]),
     ("ctl/progress.rs", &["… […] …/…, … left"]),
     ("ctl/repair.rs", &["undo the repair of", "would be", "CLOCKS JUMP", "TIME NS", "about …"]),
@@ -451,7 +492,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn links_lead_somewhere() {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    for page in ["README.md", "SECURITY.md", "docs/how-it-works.md", "docs/faq.md", PAGE] {
+    for page in ["README.md", "SECURITY.md", "docs/how-it-works.md", "docs/faq.md", "docs/doctor.md", PAGE] {
         let path = root().join(page);
         for link in read(&path).split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0) {
             if link.starts_with("https:") {

@@ -12,15 +12,16 @@ mod dump;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::{NamedTempFile, TempDir};
 use toml::{Table, Value};
 
 use self::distribution::{MADE_TEMPLATE, Template, template, writer};
-use self::dump::{differs_only_by_us, handler, plugin, runtimes, section};
+use self::dump::{default_runtime, differs_only_by_us, handler, is_without_cri, plugin, runtime, runtimes, section};
 use super::imports::{self, Top};
-use super::{Answer, Engine, NAME, Plan, Program, Wish, own, read, run, text_of, whole_file};
+use super::{Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, is_ours, own, read, text_of, whole_file};
 use crate::replacement;
 
 const ENGINE: &str = "containerd";
@@ -46,13 +47,13 @@ struct Own {
 }
 
 impl Containerd {
-    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>) -> Result<Self> {
+    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>, patience: Duration) -> Result<Self> {
         let config = match config {
             Some(config) => std::path::absolute(config).context("find the working folder")?,
             None => usual_config(),
         };
         let found = distribution::program(&config);
-        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()))?, config })
+        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()), patience)?, config })
     }
 
     /// Where the drop-in is or would be.
@@ -68,8 +69,8 @@ impl Containerd {
 
     fn dump_of(&self, path: &Path) -> Result<Table> {
         let path = path.to_str().context("its path is no text of UTF-8")?;
-        let printed = run(&mut self.program.command(&["--config", path, "config", "dump"]))?
-            .or_its_words("containerd config dump")?;
+        let printed =
+            self.program.ask(&["--config", path, "config", "dump"])?.or_its_words("containerd config dump")?;
         printed.parse().context("read what `containerd config dump` prints")
     }
 
@@ -85,8 +86,7 @@ impl Containerd {
 
     /// What is written where there is no configuration, apart from what it is written for.
     fn made_for_us(&self, path: &Path) -> Result<String> {
-        let printed =
-            run(&mut self.program.command(&["config", "default"]))?.or_its_words("containerd config default")?;
+        let printed = self.program.ask(&["config", "default"])?.or_its_words("containerd config default")?;
         let default: Table = printed.parse().context("read what `containerd config default` prints")?;
         let version = default.get("version").and_then(Value::as_integer).unwrap_or(2);
         Ok(format!("{MADE}{}.\nversion = {version}\n", super::missing_folders(path)))
@@ -237,6 +237,21 @@ impl Engine for Containerd {
             distribution.name,
             template.path.display()
         )))
+    }
+
+    fn standing(&self) -> Result<Standing> {
+        let (path, Some(bytes)) = read(&self.config)? else {
+            return Ok(Standing::of(vec![Runtime::new("runc", "runc")], Some("runc"), false));
+        };
+        let text = text_of(&path, bytes)?;
+        let dump = self.dump_of(&path)?;
+        let dropin = dropin_in_force(&path, &Top::of(&text)?, Self::dropin(&path));
+        let by_tnsctl = own::without_block(&text).is_ok_and(|rest| rest != text) || is_ours(&dropin)?;
+        let all = runtimes(&dump).map(|(_, all)| all.iter().filter_map(|(name, one)| runtime(name, one)).collect());
+        let standing = Standing::of(all.unwrap_or_default(), default_runtime(&dump), by_tnsctl);
+        let closed =
+            is_without_cri(&dump).then_some("its plugin cri is disabled: nobody can ask it for a runtime by name");
+        Ok(Standing { closed, ..standing })
     }
 }
 

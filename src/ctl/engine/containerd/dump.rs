@@ -3,7 +3,7 @@
 
 use toml::{Table, Value};
 
-use super::super::{NAME, Wish};
+use super::super::{NAME, Runtime, Wish};
 
 /// The plugin that has the runtimes, by the version of the configuration.
 pub(super) fn plugin(version: i64) -> &'static str {
@@ -27,10 +27,30 @@ pub(super) fn handler(dump: &Table) -> Option<String> {
     Some(crate::text::printable(program, 1024))
 }
 
+/// The name of what pods get that ask for no runtime.
+pub(super) fn default_runtime(dump: &Table) -> Option<&str> {
+    runtimes(dump)?.0.get("default_runtime_name")?.as_str()
+}
+
+/// A runtime of a dump, if it is one by runc or by what is in runc's place.
+pub(super) fn runtime(name: &str, table: &Value) -> Option<Runtime> {
+    if !table.get("runtime_type")?.as_str()?.starts_with("io.containerd.runc.") {
+        return None;
+    }
+    let program = table.get("options").and_then(|options| options.get("BinaryName")?.as_str());
+    Some(Runtime::new(name, program.filter(|program| !program.is_empty()).unwrap_or("runc")))
+}
+
+/// Whether the part is switched off that has runtimes, as Docker's packages do it. containerd 1 leaves it out then.
+pub(super) fn is_without_cri(dump: &Table) -> bool {
+    let disabled = dump.get("disabled_plugins").and_then(Value::as_array);
+    let is_cri = |name: &Value| name.as_str().is_some_and(|name| name == "cri" || [2, 3].map(plugin).contains(&name));
+    runtimes(dump).is_none() || disabled.is_some_and(|disabled| disabled.iter().any(is_cri))
+}
+
 /// A dump has the handler as wished, and is in all else what it was without.
 pub(super) fn differs_only_by_us(mut bare: Table, mut dump: Table, wish: &Wish) -> bool {
-    let default = runtimes(&dump).and_then(|(containerd, _)| containerd.get("default_runtime_name")?.as_str());
-    if handler(&dump).as_ref() != Some(&wish.shim.path()) || wish.default && default != Some(NAME) {
+    if handler(&dump).as_ref() != Some(&wish.shim.path()) || wish.default && default_runtime(&dump) != Some(NAME) {
         return false;
     }
     for dump in [&mut bare, &mut dump] {
