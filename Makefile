@@ -45,7 +45,7 @@ export SOURCE_DATE_EPOCH
 SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
-	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash \
+	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash tests/engines/doctor.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
@@ -90,6 +90,7 @@ install-docs:
 	for page in "$(DOCS)"/man/*; do \
 		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
 	install -D -m 644 docs/troubleshooting.md "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
+	install -D -m 644 docs/doctor.md "$(DESTDIR)$(DOCDIR)/doctor.md"
 	install -D -m 644 "$(DOCS)/completions/bash/tnsctl" "$(DESTDIR)$(BASHDIR)/tnsctl"
 	install -D -m 644 "$(DOCS)/completions/zsh/_tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl"
 	install -D -m 644 "$(DOCS)/completions/fish/tnsctl.fish" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
@@ -101,7 +102,7 @@ uninstall: ## takes back what install has put there
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
 	rm -f "$(DESTDIR)$(MANDIR)/man5/tns-shim.toml.5" "$(DESTDIR)$(MANDIR)/man8/tns-shim.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
-	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
+	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md" "$(DESTDIR)$(DOCDIR)/doctor.md"
 	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"

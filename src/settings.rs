@@ -16,7 +16,7 @@ use crate::clocks::{Clocks, Here};
 use crate::text::printable;
 use crate::timens::Offsets;
 
-pub use file::{log_to, path, runtime, trouble, warn_of_lost_runtime};
+pub use file::{holds_for_all, is_mistaken, log_to, path, runtime, trouble, warn_of_lost_runtime};
 pub use honoured::{Honoured, Name, Rule};
 
 /// The file. What it does not say is none.

@@ -9,12 +9,14 @@
 //! brings `time` and `hostname` for what receivers of local messages put there themselves.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::process;
 use std::sync::OnceLock;
 
 use log::Level;
+use serde::Serialize;
 
 use crate::invocation::Verb;
 use crate::settings::{self, LogTo};
@@ -25,6 +27,32 @@ const DAEMON: u8 = 3 << 3;
 
 /// Most characters of a message: receivers cut at 2 KiB, or later.
 const LONGEST: usize = 1500;
+
+const SOCKET: &str = "/dev/log";
+/// Where journald has that socket.
+const JOURNAL: &str = "/run/systemd/journal";
+
+/// Who listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Listener {
+    /// systemd's journald.
+    Journal,
+    /// Another daemon.
+    Syslog,
+    /// None.
+    Nobody,
+}
+
+/// Who would be told now. Tells nothing.
+pub fn listener() -> Listener {
+    let is_heard = UnixDatagram::unbound().and_then(|socket| socket.connect(SOCKET)).is_ok();
+    match (is_heard, fs::canonicalize(SOCKET)) {
+        (false, _) => Listener::Nobody,
+        (true, Ok(path)) if path.starts_with(JOURNAL) => Listener::Journal,
+        (true, _) => Listener::Syslog,
+    }
+}
 
 static VERB: OnceLock<Verb> = OnceLock::new();
 static CONTAINER: OnceLock<String> = OnceLock::new();
@@ -51,7 +79,7 @@ fn send(entry: &str) -> io::Result<()> {
     // Close-on-exec.
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.send_to(entry.as_bytes(), "/dev/log")?;
+    socket.send_to(entry.as_bytes(), SOCKET)?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use super::engine::containerd::Containerd;
 use super::engine::crio::Crio;
 use super::engine::docker::Docker;
 use super::engine::podman::Podman;
-use super::engine::{Answer, Change, Engine, Plan, Shim, Wish};
+use super::engine::{Answer, Change, Engine, PATIENCE, Plan, Shim, Wish};
 use super::{Verdict, print};
 use crate::files::{self, Links};
 use crate::replacement::{self, Replacement};
@@ -157,10 +157,10 @@ fn find(target: &Target) -> Result<Box<dyn Engine>> {
     );
     let (config, program) = (config.as_deref(), program.as_deref());
     Ok(match engine {
-        Name::Podman => Box::new(Podman::find(*rootless)?),
-        Name::Containerd => Box::new(Containerd::find(config, program)?),
-        Name::Docker => Box::new(Docker::find(config, program)?),
-        Name::CriO => Box::new(Crio::find()?),
+        Name::Podman => Box::new(Podman::find(*rootless, PATIENCE)?),
+        Name::Containerd => Box::new(Containerd::find(config, program, PATIENCE)?),
+        Name::Docker => Box::new(Docker::find(config, program, PATIENCE)?),
+        Name::CriO => Box::new(Crio::find(PATIENCE)?),
     })
 }
 

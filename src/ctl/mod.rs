@@ -39,11 +39,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What kernel, runtime and CRIU can do here, and what the shim would do with a new container.
+    /// What is on this machine, what the shim does with it, and what to do next.
     ///
-    /// Exit status: 0 if the shim can give containers a time namespace of their own, 1 if not, 2 on errors.
+    /// Looks at the kernel, CRIU, the settings, the log, all containers, the runtimes, and the engines with whether they have been
+    /// told of the shim. Changes and starts nothing. Without root it says what only root can see; a user's own Podman is seen
+    /// by that user.
+    ///
+    /// Exit status: 0 if nothing has to be done: containers get a time namespace of their own, and none is at risk; 1 if
+    /// something has to be done, which the report names, with the commands; 2 on errors. What is offered ("Optional")
+    /// does not change it, so that a check that is run every hour does not fail because of a choice.
+    ///
+    /// What --json prints is described key by key in doctor.md, which tns-shim(8) says where to find.
     Doctor {
-        /// The runtime to look at instead of the one that the shim would wrap: a path, or a name in PATH
+        /// The runtime to look at instead of those that are here: a path, or a name in PATH
         #[arg(long)]
         runtime: Option<PathBuf>,
     },

@@ -82,6 +82,13 @@ impl Version {
     }
 }
 
+impl std::fmt::Display for Version {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { major, minor, patch, released } = self;
+        write!(formatter, "{major}.{minor}.{patch}{}", if *released { "" } else { " (pre-release)" })
+    }
+}
+
 /// What was learnt about a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abilities {
@@ -139,6 +146,21 @@ impl Abilities {
         }
     }
 
+    /// Whether exec joins without the shim, in every container and after every restore: where nobody has declared the
+    /// namespace, its restore must see to that. What is not known of a runtime is not taken for granted here.
+    pub fn joins_by_itself(&self) -> bool {
+        match self.kind {
+            // The first release candidates of 1.3.0 came before.
+            Kind::Runc => {
+                let is_candidate = |version: Version| !version.released && version < Version::release(1, 3, 0);
+                let restores = self.version >= Some(Version::release(1, 2, 7));
+                self.exec_joins(true, false) && restores && !self.version.is_some_and(is_candidate)
+            }
+            Kind::Crun => self.exec_joins(false, true),
+            Kind::Youki | Kind::Other => false,
+        }
+    }
+
     /// Whether the shim can find a container's PID 1 in the runtime's state.
     pub fn keeps_known_state(&self) -> bool {
         matches!(self.kind, Kind::Runc | Kind::Crun)
@@ -159,8 +181,7 @@ impl std::fmt::Display for Abilities {
             Kind::Other => "an unknown runtime",
         };
         formatter.write_str(name)?;
-        let Some(Version { major, minor, patch, released }) = self.version else { return Ok(()) };
-        write!(formatter, " {major}.{minor}.{patch}{}", if released { "" } else { " (pre-release)" })
+        self.version.map_or(Ok(()), |version| write!(formatter, " {version}"))
     }
 }
 
@@ -280,6 +301,24 @@ mod tests {
             assert_eq!(abilities.exec_joins(true, false), if_listed, "{version} exec joins a listed one");
             assert_eq!(abilities.exec_joins(false, false), if_not, "{version} exec joins one that is not listed");
             assert_eq!(abilities.exec_joins(false, true), if_user, "{version} exec joins one in a user namespace");
+        }
+    }
+
+    #[test]
+    fn whoever_needs_no_shim_for_exec_is_told_from_who_does() {
+        for (version, lists_time, joins) in [
+            ("runc version 1.1.15+ds1", false, false),
+            ("runc version 1.2.6", true, false),
+            ("runc version 1.2.7", true, true),
+            ("runc version 1.3.0-rc.1", true, false),
+            ("runc version 1.3.0", true, true),
+            ("runc version 1.4.0-rc.1", true, true),
+            ("crun version 1.8.6", false, false),
+            ("crun version 1.8.7", false, true),
+            ("youki version 0.7.0", true, false),
+            ("something else", true, false),
+        ] {
+            assert_eq!(abilities(version, lists_time).joins_by_itself(), joins, "{version}");
         }
     }
 

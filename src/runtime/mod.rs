@@ -87,6 +87,11 @@ impl Binary {
         Ok((!is_own).then_some(Self { is_script, ..binary }))
     }
 
+    /// Whether a program of that path is tns-shim.
+    pub fn is_shim(path: &Path) -> bool {
+        Beginning::of(path).is_ok_and(|beginning| beginning.is_marked)
+    }
+
     fn own() -> io::Result<Self> {
         Self::at("/proc/self/exe".into())
     }

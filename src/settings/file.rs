@@ -110,6 +110,21 @@ pub fn trouble() -> Option<&'static str> {
     }
 }
 
+/// Whether what keeps the file from holding is a mistake in it, and not who may read or write it.
+pub fn is_mistaken() -> bool {
+    matches!(found(), Found::Mistaken { .. })
+}
+
+/// Whether root's file holds for all users: those of a Podman that is not root's have it, too. None where it is not root
+/// who asks.
+pub fn holds_for_all() -> Option<bool> {
+    let path = path().filter(|_| geteuid().is_root())?;
+    let Ok(path) = fs::canonicalize(path) else { return Some(true) };
+    let may = |path: &Path, bit| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bit != 0);
+    let is_reached = path.ancestors().skip(1).all(|folder| may(folder, 0o001));
+    Some(trouble().is_none() && may(&path, 0o004) && is_reached)
+}
+
 /// Where the file is. Root's place does not follow the environment, which whoever calls could have set.
 pub fn path() -> Option<PathBuf> {
     if geteuid().is_root() {

@@ -3,7 +3,7 @@
 # without residue. TNS_RUNTIME is the runtime that the engine is given, bare and behind the shim.
 #
 # A test file defines, in the words of its engine: `bare` and `shim` (the engine's command with that runtime for what it
-# starts), `start`, `pid_of`, `in_container`, and `remove_all`; `start_engine` where there is a daemon.
+# starts), `start`, `pid_of`, `in_container`, and `remove_all`; `start_engine` where there is a daemon; `tidy` for what else it may leave.
 # shellcheck disable=SC2034,SC2119,SC2120  # The test files read what is set here, and call with arguments what takes some.
 
 load ../integration/helpers
@@ -83,6 +83,7 @@ teardown() {
   wait_for nothing_left || clean=no
   # An engine has mounts of its own for as long as it runs.
   end_all /tmp/tns.
+  if declare -F tidy >/dev/null; then tidy; fi
   settings
   [[ $clean == yes ]]
 }

@@ -90,15 +90,16 @@ annotate() { edit_config "$BUNDLE" ".annotations[\"org.tns-shim.$1\"] = \"$2\"";
   for answer in 1 kill; do
     denied "$answer" "$SHIM" features >"$WORK/with" 2>&1 || true
     cmp "$WORK/with" "$WORK/without"
-    run denied "$answer" "$TNS_BIN/tnsctl" doctor --runtime "$TNS_RUNTIME"
+    run denied "$answer" "$TNS_BIN/tnsctl" --json doctor --runtime "$TNS_RUNTIME"
     is "$status" 1
-    contains "$output" "pass: a seccomp filter or a security module denies making time namespaces"
+    is "$(jq -r '.runtimes[] | .mode, .reason' <<<"$output")" "pass"$'\n'"a seccomp filter or a security module denies making time namespaces"
+    is "$(jq -r '.next[0].id' <<<"$output")" lift_denial
   done
 }
 
 @test "doctor without time namespaces: nobody has to join one" {
   # As far as can be told without /proc.
-  "$TNS_BIN/tnsctl" doctor --runtime "$TNS_RUNTIME" >/dev/null
+  is "$("$TNS_BIN/tnsctl" --json doctor --runtime "$TNS_RUNTIME" | jq .kernel.can_make)" true
   run unshare --mount --propagation private sh -c "mount -t tmpfs tmpfs /proc && exec $TNS_BIN/tnsctl doctor --runtime $(command -v "$TNS_RUNTIME")"
   is "$status" 1
   contains "$output" "pass: this kernel has no time namespaces"

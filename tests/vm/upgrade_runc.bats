@@ -68,7 +68,7 @@ go_on() {
   done
 }
 
-mode() { "$TNS_BIN/tnsctl" --json doctor --runtime runc | jq -r .mode; }
+mode() { "$TNS_BIN/tnsctl" --json doctor --runtime runc | jq -r '.runtimes[].mode'; }
 
 @test "runc is replaced by one that makes declared namespaces: that is noticed, and all containers go on" {
   older_containers

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! containerd, and that of K3s and RKE2, which write its configuration anew at every start, from a template.
+//! containerd, and that of K3s and RKE2.
 //!
 //! Releases disagree about what an import does to a file that imports it, so containerd itself is asked before anything is
 //! changed: `config dump` must show the handler, and nothing else may differ. A drop-in is tried first; where that takes the
 //! place of what config.toml says, as in containerd 1, a block at its end; and that with the runc which containerd 1 no longer
 //! has by itself once it reads another runtime.
 
+mod distribution;
+mod dump;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::{NamedTempFile, TempDir};
 use toml::{Table, Value};
 
+use self::distribution::{MADE_TEMPLATE, Template, template, writer};
+use self::dump::{default_runtime, differs_only_by_us, handler, is_without_cri, plugin, runtime, runtimes, section};
 use super::imports::{self, Top};
-use super::{Answer, Engine, NAME, Plan, Program, Wish, is_in, own, read, run, text_of, whole_file};
+use super::{Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, is_ours, own, read, text_of, whole_file};
 use crate::replacement;
 
 const ENGINE: &str = "containerd";
@@ -24,20 +30,6 @@ const V2: &str = include_str!("../../../contrib/containerd/config-v2.toml");
 const V3: &str = include_str!("../../../contrib/containerd/config-v3.toml");
 /// Begins a file that is there only for the block or the import in it.
 const MADE: &str = "# Made by `tnsctl enable containerd`, and removed with that unless something is added. Folders ";
-const MADE_TEMPLATE: &str = "{{- /* Made by `tnsctl enable containerd`, and removed with that unless something is added. */ -}}\n{{ template \"base\" . }}\n";
-
-/// Who brings a containerd of its own.
-#[derive(Debug)]
-struct Distribution {
-    name: &'static str,
-    data: &'static str,
-    services: &'static str,
-}
-
-const DISTRIBUTIONS: [Distribution; 2] = [
-    Distribution { name: "K3s", data: "/var/lib/rancher/k3s", services: "k3s (k3s-agent on an agent)" },
-    Distribution { name: "RKE2", data: "/var/lib/rancher/rke2", services: "rke2-server (rke2-agent on an agent)" },
-];
 
 #[derive(Debug)]
 pub(in crate::ctl) struct Containerd {
@@ -54,28 +46,14 @@ struct Own {
     top: Top,
 }
 
-/// What is read at the next start where config.toml is written anew.
-struct Template {
-    path: PathBuf,
-    before: Option<Vec<u8>>,
-    /// Without us.
-    text: String,
-}
-
 impl Containerd {
-    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>) -> Result<Self> {
+    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>, patience: Duration) -> Result<Self> {
         let config = match config {
             Some(config) => std::path::absolute(config).context("find the working folder")?,
             None => usual_config(),
         };
-        let theirs: Vec<String> = DISTRIBUTIONS
-            .iter()
-            .filter(|one| is_in(&config, one.data))
-            .flat_map(|one| ["data/current/bin", "bin"].map(|folder| format!("{}/{folder}", one.data)))
-            .collect();
-        // Theirs, and no other of that name.
-        let found = theirs.iter().map(|folder| Path::new(folder).join(ENGINE)).find(|path| path.is_file());
-        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()))?, config })
+        let found = distribution::program(&config);
+        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()), patience)?, config })
     }
 
     /// Where the drop-in is or would be.
@@ -91,8 +69,8 @@ impl Containerd {
 
     fn dump_of(&self, path: &Path) -> Result<Table> {
         let path = path.to_str().context("its path is no text of UTF-8")?;
-        let printed = run(&mut self.program.command(&["--config", path, "config", "dump"]))?
-            .or_its_words("containerd config dump")?;
+        let printed =
+            self.program.ask(&["--config", path, "config", "dump"])?.or_its_words("containerd config dump")?;
         printed.parse().context("read what `containerd config dump` prints")
     }
 
@@ -108,8 +86,7 @@ impl Containerd {
 
     /// What is written where there is no configuration, apart from what it is written for.
     fn made_for_us(&self, path: &Path) -> Result<String> {
-        let printed =
-            run(&mut self.program.command(&["config", "default"]))?.or_its_words("containerd config default")?;
+        let printed = self.program.ask(&["config", "default"])?.or_its_words("containerd config default")?;
         let default: Table = printed.parse().context("read what `containerd config default` prints")?;
         let version = default.get("version").and_then(Value::as_integer).unwrap_or(2);
         Ok(format!("{MADE}{}.\nversion = {version}\n", super::missing_folders(path)))
@@ -206,7 +183,7 @@ impl Engine for Containerd {
         let written_by = writer(&own.path, &own.text);
         let restart = written_by.map_or("containerd", |distribution| distribution.services);
         let mut plan = Plan { restart: Some(format!("systemctl restart {restart}")), ..Plan::default() };
-        let template = written_by.map(|_| template(&own)).transpose()?;
+        let template = written_by.map(|_| template(&own.path, own.top.version)).transpose()?;
         if let Some(wish) = wish {
             if let Some(distribution) = written_by.filter(|_| wish.default) {
                 bail!(
@@ -246,7 +223,7 @@ impl Engine for Containerd {
                 is.as_deref().unwrap_or("not there")
             )
         };
-        let template = template(&own)?;
+        let template = template(&own.path, own.top.version)?;
         let newer = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
         ensure!(
             newer(&template.path)? >= newer(&own.path)?,
@@ -261,38 +238,31 @@ impl Engine for Containerd {
             template.path.display()
         )))
     }
+
+    fn standing(&self) -> Result<Standing> {
+        let (path, Some(bytes)) = read(&self.config)? else {
+            return Ok(Standing::of(vec![Runtime::new("runc", "runc")], Some("runc"), false));
+        };
+        let text = text_of(&path, bytes)?;
+        let dump = self.dump_of(&path)?;
+        let dropin = dropin_in_force(&path, &Top::of(&text)?, Self::dropin(&path));
+        let by_tnsctl = own::without_block(&text).is_ok_and(|rest| rest != text) || is_ours(&dropin)?;
+        let all = runtimes(&dump).map(|(_, all)| all.iter().filter_map(|(name, one)| runtime(name, one)).collect());
+        let standing = Standing::of(all.unwrap_or_default(), default_runtime(&dump), by_tnsctl);
+        let closed =
+            is_without_cri(&dump).then_some("its plugin cri is disabled: nobody can ask it for a runtime by name");
+        Ok(Standing { closed, ..standing })
+    }
 }
 
 /// Debian's, or if there is none, that of K3s or RKE2.
 fn usual_config() -> PathBuf {
-    let theirs = DISTRIBUTIONS.iter().map(|one| format!("{}/agent/etc/containerd/config.toml", one.data));
     let installed =
         || which::which_in_global(ENGINE, Some(super::search_path())).is_ok_and(|mut found| found.next().is_some());
-    match theirs.map(PathBuf::from).find(|path| path.is_file()) {
+    match distribution::config() {
         Some(config) if !Path::new(PATH).is_file() && !installed() => config,
         _ => PATH.into(),
     }
-}
-
-/// Who writes it anew at every start, by its first lines; or by where it is, because a template of somebody's own need not have
-/// them.
-fn writer(path: &Path, text: &str) -> Option<&'static Distribution> {
-    let head =
-        text.lines().take(3).find_map(|line| line.strip_prefix("# File generated by ")?.split_once(". DO NOT EDIT"));
-    let by_head = head.and_then(|(name, _)| DISTRIBUTIONS.iter().find(|one| one.name.eq_ignore_ascii_case(name)));
-    by_head.or_else(|| DISTRIBUTIONS.iter().find(|one| is_in(path, one.data)))
-}
-
-/// Their template, by the version of what it makes.
-fn template(own: &Own) -> Result<Template> {
-    let name = if own.top.version >= 3 { "config-v3.toml.tmpl" } else { "config.toml.tmpl" };
-    let (path, before) = read(&own.path.with_file_name(name))?;
-    let text = match &before {
-        Some(bytes) => own::without_block(&text_of(&path, bytes.clone())?)
-            .map_err(|changed| anyhow!("{} is left alone: {changed}. Take them out by hand", path.display()))?,
-        None => MADE_TEMPLATE.to_owned(),
-    };
-    Ok(Template { path, before, text })
 }
 
 /// A configuration without us.
@@ -327,11 +297,6 @@ fn dropin_in_force(config: &Path, top: &Top, usual: PathBuf) -> PathBuf {
     pattern.and_then(|pattern| Some(pattern.parent()?.join("50-tns-shim.toml"))).unwrap_or(usual)
 }
 
-/// The plugin that has the runtimes, by the version of the configuration.
-fn plugin(version: i64) -> &'static str {
-    if version >= 3 { "io.containerd.cri.v1.runtime" } else { "io.containerd.grpc.v1.cri" }
-}
-
 /// What is added: contrib's, without remarks, without the runc.
 fn snippet(version: i64, wish: &Wish, bare: &Table) -> String {
     let contrib = wish.shim.in_text(if version >= 3 { V3 } else { V2 });
@@ -351,64 +316,6 @@ fn snippet(version: i64, wish: &Wish, bare: &Table) -> String {
         }
     }
     text
-}
-
-/// Of a dump: the part that is about runtimes, and these.
-fn runtimes(dump: &Table) -> Option<(&Table, &Table)> {
-    let plugins = dump.get("plugins")?.as_table()?;
-    let parts =
-        [3, 2].map(|version| plugins.get(plugin(version)).and_then(|plugin| plugin.get("containerd")?.as_table()));
-    let containerd = parts.into_iter().flatten().next()?;
-    Some((containerd, containerd.get("runtimes")?.as_table()?))
-}
-
-/// The program that a dump has for our handler.
-fn handler(dump: &Table) -> Option<String> {
-    let ours = runtimes(dump)?.1.get(NAME)?;
-    let program =
-        ours.get("options").and_then(|options| options.get("BinaryName")?.as_str()).unwrap_or("no BinaryName");
-    Some(crate::text::printable(program, 1024))
-}
-
-/// A dump has the handler as wished, and is in all else what it was without.
-fn differs_only_by_us(mut bare: Table, mut dump: Table, wish: &Wish) -> bool {
-    let default = runtimes(&dump).and_then(|(containerd, _)| containerd.get("default_runtime_name")?.as_str());
-    if handler(&dump).as_ref() != Some(&wish.shim.path()) || wish.default && default != Some(NAME) {
-        return false;
-    }
-    for dump in [&mut bare, &mut dump] {
-        // Which files there are is none of what they say.
-        dump.remove("imports");
-        for version in [2, 3] {
-            let plugin = dump.get_mut("plugins").and_then(|plugins| plugins.get_mut(plugin(version)));
-            let Some(containerd) = plugin.and_then(|plugin| plugin.get_mut("containerd")?.as_table_mut()) else {
-                continue;
-            };
-            if let Some(runtimes) = containerd.get_mut("runtimes").and_then(Value::as_table_mut) {
-                runtimes.remove(NAME);
-            }
-            if wish.default {
-                containerd.remove("default_runtime_name");
-            }
-        }
-    }
-    bare == dump
-}
-
-/// A runtime of a dump as a section of a configuration.
-fn section(dump: &Table, version: i64, name: &str) -> Option<String> {
-    let runtime = runtimes(dump)?.1.get(name)?.as_table()?;
-    let path = format!("plugins.\"{}\".containerd.runtimes.{name}", plugin(version));
-    let lines = |table: &Table, indent: &str| {
-        let values = table.iter().filter(|(_, value)| !value.is_table());
-        // What JSON has for strings, numbers and lists of them, TOML has, too.
-        let line =
-            |(key, value): (&String, &Value)| Some(format!("{indent}{key} = {}\n", serde_json::to_string(value).ok()?));
-        values.filter_map(line).collect::<String>()
-    };
-    let options = runtime.get("options").and_then(Value::as_table);
-    let options = options.map(|options| format!("  [{path}.options]\n{}", lines(options, "    ")));
-    Some(format!("[{path}]\n{}{}", lines(runtime, "  "), options.unwrap_or_default()))
 }
 
 /// A file that containerd is asked about, gone when this is dropped.
@@ -515,20 +422,6 @@ mod tests {
         assert!(!differs_only_by_us(bare.clone(), without_runc.clone(), &wish(false)));
         let runc = section(&bare, 2, "runc").unwrap();
         assert!(differs_only_by_us(bare.clone(), with(&without_runc, &runc), &wish(false)), "{runc}");
-    }
-
-    #[test]
-    fn who_writes_the_configuration_is_known_by_its_head_or_its_place() {
-        let name = |path: &str, text: &str| writer(Path::new(path), text).map(|one| one.name);
-        for head in [
-            "\n# File generated by k3s. DO NOT EDIT. Use config.toml.tmpl instead.\nversion = 2\n",
-            "# File generated by k3s. DO NOT EDIT. Use config-v3.toml.tmpl instead.\nversion = 3\n",
-        ] {
-            assert_eq!(name("/etc/containerd/config.toml", head), Some("K3s"));
-            assert_eq!(name("/etc/containerd/config.toml", &head.replace("k3s", "rke2")), Some("RKE2"));
-        }
-        assert_eq!(name("/var/lib/rancher/rke2/agent/etc/containerd/config.toml", "version = 3\n"), Some("RKE2"));
-        assert_eq!(name(PATH, "version = 2\n# File generated by me.\n"), None);
     }
 
     #[test]

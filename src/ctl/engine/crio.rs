@@ -2,13 +2,16 @@
 //! CRI-O: a file in `crio.conf.d`, of which it reads all, key by key.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Answer, Engine, NAME, Plan, Program, Wish, run, whole_file};
+use super::{Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, is_ours, whole_file};
 use crate::runtime::abilities::Kind;
 
 const PATH: &str = "/etc/crio/crio.conf.d/50-tns-shim.conf";
+/// What the section of a runtime begins with.
+const RUNTIMES: &str = "[crio.runtime.runtimes.";
 const CONTRIB: &str = include_str!("../../../contrib/crio/50-tns-shim.conf");
 
 #[derive(Debug)]
@@ -17,8 +20,13 @@ pub(in crate::ctl) struct Crio {
 }
 
 impl Crio {
-    pub(in crate::ctl) fn find() -> Result<Self> {
-        Ok(Self { program: Program::find("crio", None)? })
+    pub(in crate::ctl) fn find(patience: Duration) -> Result<Self> {
+        Ok(Self { program: Program::find("crio", None, patience)? })
+    }
+
+    /// Its configuration, of all files.
+    fn printed(&self) -> Result<String> {
+        self.program.ask(&["config"])?.or_its_words("crio config")
     }
 }
 
@@ -42,6 +50,16 @@ fn value<'a>(printed: &'a str, section: &str, key: &str) -> Option<&'a str> {
     own.find_map(|line| {
         line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim().strip_prefix('"')?.strip_suffix('"')
     })
+}
+
+/// All runtimes in what `crio config` prints.
+fn runtimes(printed: &str) -> Vec<Runtime> {
+    let sections = printed.lines().map(str::trim).filter(|line| line.starts_with(RUNTIMES));
+    let named = sections.filter_map(|section| Some((section, section.strip_prefix(RUNTIMES)?.strip_suffix(']')?)));
+    // What has no path is looked for in PATH under its name.
+    let program =
+        |section, name| value(printed, section, "runtime_path").filter(|path| !path.is_empty()).unwrap_or(name);
+    named.map(|(section, name)| Runtime::new(name, program(section, name))).collect()
 }
 
 /// Whether what `crio config` prints is as wished: it says what is not.
@@ -86,9 +104,14 @@ impl Engine for Crio {
     }
 
     fn ask(&self, wish: Option<&Wish>) -> Result<Answer> {
-        let printed = run(&mut self.program.command(&["config"]))?.or_its_words("crio config")?;
-        is_as_wished(&printed, wish)?;
+        is_as_wished(&self.printed()?, wish)?;
         Ok(Answer::AsWished("crio config".to_owned()))
+    }
+
+    fn standing(&self) -> Result<Standing> {
+        let printed = self.printed()?;
+        let by_tnsctl = is_ours(Path::new(PATH))?;
+        Ok(Standing::of(runtimes(&printed), value(&printed, "[crio.runtime]", "default_runtime"), by_tnsctl))
     }
 }
 
@@ -134,5 +157,11 @@ mod tests {
         assert!(said(&printed(theirs, "/usr/bin/tns-shim"), true).unwrap_err().contains("CRI-O's own"));
         assert!(said(&printed(ours, "/x"), true).unwrap_err().contains("is /x, and not /usr/bin/tns-shim"));
         assert!(said("[crio]\n", false).unwrap_err().contains("is not there"));
+        let text = printed(ours, "/usr/bin/tns-shim");
+        let wanted = [Runtime::new("crun", "/usr/libexec/crio/crun"), Runtime::new(NAME, "/usr/bin/tns-shim")];
+        assert_eq!(runtimes(&text), wanted);
+        // What has no path is found by its name.
+        let text = text.replace("runtime_path = \"/usr/bin/tns-shim\"\n", "# runtime_path = \"\"\n");
+        assert_eq!(runtimes(&text)[1], Runtime::new(NAME, NAME));
     }
 }

@@ -2,15 +2,24 @@
 //! Docker: `daemon.json`, of which there is only one, and in which nobody can leave a remark. So what is added is always
 //! the same text at the same place, and is taken out only where it still is that text.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Answer, Engine, NAME, Plan, Program, Shim, Wish, arguments_of_running, read, run, text_of};
+use super::{
+    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Wish, arguments_of_running, read, run_within,
+    running, search_path, text_of,
+};
 use crate::json::{self, Found};
 
 const PATH: &str = "/etc/docker/daemon.json";
+const SOCKET: &str = "unix:///var/run/docker.sock";
 const CONTRIB: &str = include_str!("../../../contrib/docker/daemon.json");
 const DEFAULT: &str = "\n  \"default-runtime\": \"tns-shim\",";
 
@@ -21,15 +30,15 @@ pub(in crate::ctl) struct Docker {
 }
 
 impl Docker {
-    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>) -> Result<Self> {
+    pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>, patience: Duration) -> Result<Self> {
         let config = config.unwrap_or(Path::new(PATH)).to_owned();
-        Ok(Self { program: Program::find("dockerd", program)?, config })
+        Ok(Self { program: Program::find("dockerd", program, patience)?, config })
     }
 
     /// `--validate`, since Docker 23.
     fn validate(&self, file: &Path) -> Result<Answer> {
         let file = file.to_str().context("its path is no text of UTF-8")?;
-        let said = run(&mut self.program.command(&["--validate", "--config-file", file]))?;
+        let said = self.program.ask(&["--validate", "--config-file", file])?;
         if said.errors.contains("unknown flag: --validate") {
             let version = &self.program.version;
             return Ok(Answer::Unknown(format!(
@@ -39,6 +48,43 @@ impl Docker {
         said.or_its_words("dockerd --validate")?;
         Ok(Answer::AsWished("dockerd --validate".to_owned()))
     }
+
+    /// What the daemon has that runs here: its runtimes, and the name of the default one. None where none runs, because to
+    /// ask would start it where systemd listens for it, or where it does not tell this user.
+    fn in_force(&self) -> Option<(Vec<Runtime>, String)> {
+        const INFO: [&str; 3] = ["info", "--format", "{{json .Runtimes}}{{json .DefaultRuntime}}"];
+        #[derive(Deserialize)]
+        struct Program {
+            path: String,
+        }
+        running("dockerd")?;
+        let client = which::which_in_global("docker", Some(search_path())).ok()?.next()?;
+        let mut command = Command::new(client);
+        // This one, and not the one elsewhere that the user works with.
+        command.args(["--host", SOCKET]).args(INFO).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");
+        let said = run_within(self.program.patience, &mut command).ok().filter(|said| said.good)?;
+        let mut values = serde_json::Deserializer::from_str(&said.output).into_iter::<Value>();
+        let (runtimes, default) = (values.next()?.ok()?, values.next()?.ok()?);
+        let runtimes: BTreeMap<String, Value> = serde_json::from_value(runtimes).ok()?;
+        let program = |value| serde_json::from_value(value).ok().map(|Program { path }| path);
+        // Those of a containerd runtime have no path.
+        let runtimes = runtimes.into_iter().filter_map(|(name, value)| Some(Runtime::new(&name, &program(value)?)));
+        Some((runtimes.collect(), default.as_str()?.to_owned()))
+    }
+}
+
+/// What a file says: its runtimes, and the name of the default one, if it does.
+fn runtimes(text: &str) -> Result<(Vec<Runtime>, Option<String>)> {
+    let [runtimes, default] = json::members(root(text)?, ["runtimes", "default-runtime"]).context("it is no object")?;
+    let entries = match runtimes {
+        Found::One(runtimes) => entries_of(runtimes, "")?,
+        _ => Vec::new(),
+    };
+    let default = match default {
+        Found::One(default) => json::string(default).map(std::borrow::Cow::into_owned),
+        _ => None,
+    };
+    Ok((entries.iter().map(|Entry { name, path }| Runtime::new(name, path)).collect(), default))
 }
 
 /// The entries of contrib's file whose program is there, as Docker is to read them.
@@ -47,9 +93,14 @@ fn entries(shim: &Shim) -> Result<Vec<Entry>> {
     let [Found::One(runtimes)] = json::members(&contrib, ["runtimes"])? else {
         bail!("there are no runtimes in contrib's file")
     };
-    let all = json::members_with_prefix(runtimes, NAME)?;
-    let entries = all.into_iter().filter_map(|(name, value)| Some(Entry { name, path: path_of(value)? }));
+    let entries = entries_of(runtimes, NAME)?.into_iter();
     Ok(entries.filter(|entry| entry.name == NAME || Path::new(&entry.path).exists()).collect())
+}
+
+/// Those of a file's `runtimes` that are called so, or longer.
+fn entries_of(runtimes: &str, prefix: &str) -> Result<Vec<Entry>> {
+    let all = json::members_with_prefix(runtimes, prefix).context("its `runtimes` is no object")?;
+    Ok(all.into_iter().filter_map(|(name, value)| Some(Entry { name, path: path_of(value)? })).collect())
 }
 
 /// A runtime by its path, and nothing else.
@@ -165,11 +216,7 @@ fn without(text: &str) -> Result<Rest> {
         "its `default-runtime` is {NAME}, which stands there in another way than tnsctl has written it: take it out by hand"
     );
     let Found::One(runtimes) = runtimes else { return Ok(Rest::Text(plain)) };
-    let ours: Vec<Entry> = json::members_with_prefix(runtimes, NAME)
-        .context("its `runtimes` is no object")?
-        .into_iter()
-        .filter_map(|(name, value)| Some(Entry { name, path: path_of(value)? }))
-        .collect();
+    let ours = entries_of(runtimes, NAME)?;
     if ours.is_empty() {
         return Ok(Rest::Text(plain));
     }
@@ -277,6 +324,19 @@ impl Engine for Docker {
             return Ok(Answer::AsWished("there is no daemon.json".to_owned()));
         }
         self.validate(&path)
+    }
+
+    fn standing(&self) -> Result<Standing> {
+        let (path, bytes) = read(&self.config)?;
+        let text = bytes.map(|bytes| text_of(&path, bytes)).transpose()?.filter(|text| !text.trim().is_empty());
+        let said = text.as_deref().map(runtimes).transpose().with_context(|| format!("read {}", path.display()))?;
+        let (mut all, default) = said.unwrap_or_default();
+        let by_tnsctl = text.is_some_and(|text| without(&text).is_ok_and(|rest| rest != Rest::Text(text)));
+        all.push(Runtime::new("runc", "runc"));
+        let in_file = Standing::of(all, Some(default.as_deref().unwrap_or("runc")), by_tnsctl);
+        let Some((all, in_force)) = self.in_force() else { return Ok(in_file) };
+        let has_all = in_file.ours.iter().all(|ours| all.contains(ours)) && default.is_none_or(|name| name == in_force);
+        Ok(Standing { in_force: Some(has_all), ..Standing::of(all, Some(&in_force), by_tnsctl) })
     }
 }
 

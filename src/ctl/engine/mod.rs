@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{AccessFlags, access};
+use serde::Serialize;
 
 use crate::files::{self, Links};
 use crate::runtime::abilities::{self, Kind};
-use crate::runtime::{helper, locate};
+use crate::runtime::{Binary, helper, locate};
 use crate::text::printable;
 
 /// The name of the runtime in every engine.
@@ -32,7 +33,7 @@ const FOLDER_IN_CONTRIB: &str = "/usr/local/bin";
 /// Engines' configurations have some KiB.
 const LARGEST: u64 = 1 << 20;
 /// An engine looks at all its images before it answers, and the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The shim as it is installed.
 #[derive(Debug)]
@@ -139,6 +140,66 @@ pub(super) trait Engine {
     fn plan(&self, wish: Option<&Wish>) -> Result<Plan>;
     /// Asks it what it makes of what is there now.
     fn ask(&self, wish: Option<&Wish>) -> Result<Answer>;
+    /// Which of its runtimes are the shim now, whoever has told it. Starts nothing.
+    fn standing(&self) -> Result<Standing>;
+}
+
+/// A runtime as an engine has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Runtime {
+    /// As containers ask for it.
+    pub name: String,
+    /// The program, by its path or its name in PATH.
+    pub program: String,
+}
+
+impl Runtime {
+    fn new(name: &str, program: &str) -> Self {
+        Self { name: printable(name, 128), program: printable(program, 1024) }
+    }
+
+    /// Whether what it calls is the shim, and can be called.
+    pub(super) fn is_shim(&self) -> bool {
+        let found = which::which_in_global(&self.program, Some(search_path())).ok().and_then(|mut found| found.next());
+        found.is_some_and(|path| Binary::is_shim(&path))
+    }
+}
+
+/// How an engine stands to the shim.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// What a container gets that asks for none; none where the engine does not say.
+    pub default: Option<Runtime>,
+    /// Those that are the shim, or should be by their name.
+    pub ours: Vec<Runtime>,
+    /// It is tnsctl that has told it so.
+    pub by_tnsctl: bool,
+    /// Whether the daemon that runs has the same; none if that is not known.
+    pub in_force: Option<bool>,
+    /// Why nobody can ask it for a runtime, if so.
+    pub closed: Option<&'static str>,
+}
+
+impl Standing {
+    /// With those of all its runtimes that are the shim.
+    fn of(all: Vec<Runtime>, default: Option<&str>, by_tnsctl: bool) -> Self {
+        let default = default.and_then(|name| all.iter().find(|runtime| runtime.name == name).cloned());
+        let ours = all.into_iter().filter(|runtime| runtime.name == NAME || runtime.is_shim()).collect();
+        Self { default, ours, by_tnsctl, in_force: None, closed: None }
+    }
+}
+
+/// An engine that is not here.
+#[derive(Debug)]
+pub(super) struct NotInstalled(String);
+
+impl std::error::Error for NotInstalled {}
+
+impl std::fmt::Display for NotInstalled {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let folders = printable(&search_path().to_string_lossy(), 1024);
+        write!(formatter, "{} is not installed: it is in none of the folders {folders}", self.0)
+    }
 }
 
 /// The engine's own program.
@@ -146,34 +207,31 @@ pub(super) trait Engine {
 pub(super) struct Program {
     pub path: PathBuf,
     pub version: String,
+    /// How long it may take to answer.
+    patience: Duration,
 }
 
 impl Program {
     /// The first of that name, or the one that a person names.
-    fn find(name: &str, asked: Option<&Path>) -> Result<Self> {
+    fn find(name: &str, asked: Option<&Path>, patience: Duration) -> Result<Self> {
         let found = || which::which_in_global(name, Some(search_path())).ok()?.next();
-        let path = asked.map(Path::to_owned).or_else(found).with_context(|| {
-            let folders = printable(&search_path().to_string_lossy(), 1024);
-            format!("{name} is not installed: it is in none of the folders {folders}")
-        })?;
+        let path = asked.map(Path::to_owned).or_else(found).ok_or_else(|| NotInstalled(name.to_owned()))?;
         let path = std::path::absolute(path).context("find the working folder")?;
         // Podman reads its configuration before it tells even that, and what is wrong there may be what is to be taken away.
-        let said = run(Command::new(&path).arg("--version").env("CONTAINERS_CONF", "/dev/null"))?;
+        let said = run_within(patience, Command::new(&path).arg("--version").env("CONTAINERS_CONF", "/dev/null"))?;
         let version = said.output.lines().find_map(version_in).filter(|_| said.good);
         let version =
             version.with_context(|| format!("{} does not tell its version: {}", path.display(), said.words()))?;
-        Ok(Self { path, version })
+        Ok(Self { path, version, patience })
     }
 
     fn major(&self) -> u32 {
         self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
     }
 
-    /// With these arguments.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.path);
-        command.args(arguments);
-        command
+    /// What it says when it is called with these arguments.
+    fn ask(&self, arguments: &[&str]) -> Result<Said> {
+        run_within(self.patience, Command::new(&self.path).args(arguments))
     }
 }
 
@@ -188,6 +246,12 @@ fn search_path() -> OsString {
         }
     }
     std::env::join_paths(folders).unwrap_or(own)
+}
+
+/// All programs of that name that are not the shim.
+pub(super) fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
+    let found = which::which_in_global(name, Some(search_path())).into_iter().flatten();
+    found.filter(|path| !Binary::is_shim(path))
 }
 
 /// The first number with dots in a line: `podman version 4.3.1`, `containerd github.com/… v2.1.9 …`.
@@ -220,10 +284,10 @@ impl Said {
     }
 }
 
-fn run(command: &mut Command) -> Result<Said> {
+fn run_within(patience: Duration, command: &mut Command) -> Result<Said> {
     let mut errors = tempfile::tempfile().context("make a temporary file")?;
     command.stdin(std::process::Stdio::null()).stderr(errors.try_clone()?);
-    let answer = helper::run_within(PATIENCE, command)?;
+    let answer = helper::run_within(patience, command)?;
     let mut said = Vec::new();
     errors.rewind()?;
     errors.take(LARGEST).read_to_end(&mut said)?;
@@ -283,15 +347,24 @@ fn whole_file(plan: &mut Plan, engine: &str, path: &Path, body: Option<&str>) ->
     Ok(())
 }
 
-/// Whether that program runs here, in this mount namespace, and its arguments.
-fn arguments_of_running(name: &str) -> Option<Vec<String>> {
+/// Whether a file is there that tnsctl has written, and nobody has changed.
+fn is_ours(path: &Path) -> Result<bool> {
+    Ok(read(path)?.1.is_some_and(|bytes| matches!(own::whose(&bytes), own::Whose::Ours { .. })))
+}
+
+/// The process of that program that runs here: not one of another mount namespace, as far as this user may see that.
+fn running(name: &str) -> Option<PathBuf> {
     let own = fs::read_link("/proc/self/ns/mnt").ok()?;
-    fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()).find_map(|process| {
-        let is_it = fs::read(process.join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == name.as_bytes())
-            && fs::read_link(process.join("ns/mnt")).ok()? == own;
-        let line = is_it.then(|| fs::read(process.join("cmdline")).ok())??;
-        Some(line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()).find(|process| {
+        fs::read(process.join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == name.as_bytes())
+            && fs::read_link(process.join("ns/mnt")).map_or(true, |theirs| theirs == own)
     })
+}
+
+/// The arguments of that program, if it runs here.
+fn arguments_of_running(name: &str) -> Option<Vec<String>> {
+    let line = fs::read(running(name)?.join("cmdline")).ok()?;
+    Some(line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
 /// Whether a path is in that folder.

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::geteuid;
 
-use super::{Answer, Engine, NAME, Plan, Program, Wish, run, whole_file};
+use super::{Answer, Engine, NAME, Plan, Program, Runtime, Said, Standing, Wish, is_ours, whole_file};
 use crate::files::{self, Links};
 
 const FILE: &str = "50-tns-shim.conf";
@@ -25,14 +26,21 @@ pub(in crate::ctl) struct Podman {
 }
 
 impl Podman {
-    pub(in crate::ctl) fn find(rootless: bool) -> Result<Self> {
+    pub(in crate::ctl) fn find(rootless: bool, patience: Duration) -> Result<Self> {
         let folder = match (rootless, geteuid().is_root()) {
             (false, true) => PathBuf::from("/etc/containers"),
             (false, false) => bail!("root's Podman is for root to configure; --rootless is for your own"),
             (true, true) => bail!("--rootless is for the user whose Podman it is: call it as that user"),
             (true, false) => own_folder()?,
         };
-        Ok(Self { program: Program::find("podman", None)?, folder, rootless })
+        Ok(Self { program: Program::find("podman", None, patience)?, folder, rootless })
+    }
+
+    /// What it says of the runtime of that name, or of the default one: its name and its path.
+    fn info(&self, runtime: Option<&str>) -> Result<Said> {
+        const INFO: [&str; 3] = ["info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}"];
+        let chosen = runtime.map(|name| ["--runtime", name]);
+        self.program.ask(&chosen.iter().flatten().copied().chain(INFO).collect::<Vec<_>>())
     }
 
     /// In the order in which Podman reads them; those that win over ours are not among them.
@@ -131,13 +139,11 @@ impl Engine for Podman {
     }
 
     fn ask(&self, wish: Option<&Wish>) -> Result<Answer> {
-        const FORMAT: &str = "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}";
-        let ask = |arguments: &[&str]| run(&mut self.program.command(arguments));
         let Some(wish) = wish else {
-            ask(&["info", "--format", FORMAT])?.or_its_words("podman info")?;
+            self.info(None)?.or_its_words("podman info")?;
             return Ok(Answer::AsWished("podman info".to_owned()));
         };
-        let said = ask(&["--runtime", NAME, "info", "--format", FORMAT])?;
+        let said = self.info(Some(NAME))?;
         // It does without what it cannot read.
         let complains = said.errors.lines().any(|line| line.contains(FILE));
         ensure!(said.good && !complains, "podman info: {}", said.words());
@@ -149,7 +155,7 @@ impl Engine for Podman {
             said.output.trim()
         );
         if wish.default {
-            let said = ask(&["info", "--format", FORMAT])?.or_its_words("podman info")?;
+            let said = self.info(None)?.or_its_words("podman info")?;
             let is = said.trim();
             ensure!(
                 is == expected,
@@ -157,6 +163,21 @@ impl Engine for Podman {
             );
         }
         Ok(Answer::AsWished("podman info".to_owned()))
+    }
+
+    fn standing(&self) -> Result<Standing> {
+        let runtime = |said: &str| said.trim().split_once(' ').map(|(name, path)| Runtime::new(name, path));
+        let default = runtime(&self.info(None)?.or_its_words("podman info")?);
+        let named = self.info(Some(NAME))?;
+        // One that it does not know is an error.
+        let named = if named.good { runtime(&named.output) } else { None };
+        let name = default.as_ref().map(|default| default.name.clone());
+        let mut all: Vec<_> = default.into_iter().chain(named).collect();
+        all.dedup();
+        let folders = [self.folder.as_path(), Path::new("/etc/containers")];
+        let mut files = folders.iter().map(|folder| folder.join("containers.conf.d").join(FILE));
+        let by_tnsctl = files.any(|file| is_ours(&file).unwrap_or(false));
+        Ok(Standing { in_force: Some(true), ..Standing::of(all, name.as_deref(), by_tnsctl) })
     }
 }
 

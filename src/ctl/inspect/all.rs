@@ -67,33 +67,78 @@ impl Host {
     }
 }
 
-pub(in crate::ctl) fn run(roots: Vec<PathBuf>, json: bool) -> Result<Verdict> {
-    let host = Host::look()?;
-    let given = !roots.is_empty();
-    let roots = if given { roots } else { known_roots() };
-    let mut containers = Vec::new();
-    let mut unseen = 0;
-    let mut listed = BTreeSet::new();
-    for root in &roots {
-        if !listed.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())) {
-            continue;
-        }
-        match names(root) {
-            Ok(names) => containers.extend(names.iter().filter_map(|name| container(root, name, &host))),
-            // A place that a runtime or an engine would use if it were here.
-            Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                unseen += 1;
-                let _ = writeln!(io::stderr(), "tnsctl: list {}: {error}", root.display());
+/// All containers that were found, and why there may be more.
+struct Survey {
+    containers: Vec<Container>,
+    roots: Vec<PathBuf>,
+    troubles: Vec<String>,
+}
+
+impl Survey {
+    /// Below these, or where the runtimes and the engines have them.
+    fn of(roots: Vec<PathBuf>) -> Result<Self> {
+        let host = Host::look()?;
+        let given = !roots.is_empty();
+        let roots = if given { roots } else { known_roots() };
+        let (mut containers, mut troubles) = (Vec::new(), Vec::new());
+        let mut listed = BTreeSet::new();
+        for root in &roots {
+            if !listed.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())) {
+                continue;
+            }
+            match names(root) {
+                Ok(names) => containers.extend(names.iter().filter_map(|name| container(root, name, &host))),
+                // A place that a runtime or an engine would use if it were here.
+                Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => troubles.push(format!("list {}: {error}", root.display())),
             }
         }
+        Ok(Self { containers, roots, troubles })
     }
-    print(&containers, json, |containers| text(containers, &roots))?;
-    unseen += containers.iter().filter(|container| matches!(container.found, Found::Unknown { .. })).count();
-    if containers.iter().any(|container| matches!(container.found, Found::AtRisk(_))) {
+
+    fn count(&self, is: fn(&Found) -> bool) -> usize {
+        self.containers.iter().filter(|container| is(&container.found)).count()
+    }
+}
+
+/// What `tnsctl doctor` says of all of them.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::ctl) struct Summary {
+    pub total: usize,
+    /// The ids of those whose processes disagree.
+    pub at_risk: Vec<String>,
+    /// How many could not be looked at.
+    pub unknown: usize,
+    /// Which places could not be looked at, and why.
+    pub troubles: Vec<String>,
+}
+
+impl Summary {
+    pub(in crate::ctl) fn look() -> Self {
+        let survey = match Survey::of(Vec::new()) {
+            Ok(survey) => survey,
+            Err(error) => return Self { troubles: vec![format!("{error:#}")], ..Self::default() },
+        };
+        let at_risk = survey.containers.iter().filter(|container| matches!(container.found, Found::AtRisk(_)));
+        Self {
+            total: survey.containers.len(),
+            at_risk: at_risk.map(|container| printable(&container.id, 200)).collect(),
+            unknown: survey.count(|found| matches!(found, Found::Unknown { .. })),
+            troubles: survey.troubles,
+        }
+    }
+}
+
+pub(in crate::ctl) fn run(roots: Vec<PathBuf>, json: bool) -> Result<Verdict> {
+    let survey = Survey::of(roots)?;
+    for trouble in &survey.troubles {
+        let _ = writeln!(io::stderr(), "tnsctl: {trouble}");
+    }
+    print(&survey.containers, json, |containers| text(containers, &survey.roots))?;
+    if survey.count(|found| matches!(found, Found::AtRisk(_))) > 0 {
         return Ok(Verdict::Bad);
     }
-    if unseen > 0 {
+    if !survey.troubles.is_empty() || survey.count(|found| matches!(found, Found::Unknown { .. })) > 0 {
         bail!("not everything could be looked at");
     }
     Ok(Verdict::Good)
