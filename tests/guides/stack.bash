@@ -57,3 +57,58 @@ have_docker() {
   image
   docker load --quiet --input "$BATS_FILE_TMPDIR/image.tar"
 }
+
+have_rootless_podman() {
+  setup_rootless
+  rootless load --quiet --input "$BATS_FILE_TMPDIR/image.tar"
+}
+as_user() { (cd / && runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 bash -c "$1"); }
+
+# A bundle of runc's and a shell's worth of programs, as README of runc tells.
+have_bundle() { # have_bundle FOLDER
+  mkdir -p "$1"
+  make_rootfs "$1/rootfs"
+  runc spec --bundle "$1"
+  sed -i 's/"terminal": true/"terminal": false/; s/"sh"$/"tail", "-f", "\/dev\/null"/' "$1/config.json"
+}
+
+# Each of these makes a container `web` without tns-shim, restores it once, and puts a process on the host's time into it: by exec where the
+# runtime does that by itself, else from outside. A checkpoint of it is lost.
+lose_with_runc() { # with bundle/; its checkpoint is in lost/
+  pid_of() { runc state "$1" | jq .pid; }
+  in_container() { runc exec "${@:2}"; }
+  runc run --detach --bundle bundle web </dev/null >/dev/null 2>&1
+  runc checkpoint --image-path "$PWD/first" web
+  runc restore --detach --bundle bundle --image-path "$PWD/first" web </dev/null >/dev/null 2>&1
+  mix
+  runc checkpoint --image-path "$PWD/lost" web
+}
+lose_with_podman() {
+  load podman
+  podman run --detach --name web docker.io/library/busybox tail -f /dev/null
+  podman container checkpoint web
+  podman container restore web
+  mix
+}
+lose_with_containerd() { # its checkpoint is checkpoint/web
+  load containerd
+  ctr run --detach --null-io --cpu-shares 0 docker.io/library/busybox:latest web tail -f /dev/null
+  checkpoint web first
+  remove web
+  restore web first
+  mix
+  checkpoint web web
+  remove web
+}
+lose_with_docker() { # its checkpoint is two
+  load docker
+  docker run --detach --network host --name web busybox tail -f /dev/null
+  docker checkpoint create web one
+  restore web one
+  mix
+  docker checkpoint create web two
+}
+mix() {
+  in_container bare web sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
+  if [[ $(namespaces_below "$(pid_of web)" | sort -u | wc -l) == 1 ]]; then stray web 'tail -f /dev/null'; fi
+}
