@@ -13,6 +13,7 @@ load() {
   esac
 }
 load helpers
+HOST_NS=$(readlink /proc/self/ns/time)
 
 # Under the name that everybody knows, because no registry is to be had.
 BUSYBOX=docker.io/library/busybox:latest
@@ -48,10 +49,10 @@ CONFIG
   ctr image import --no-unpack "$BATS_FILE_TMPDIR/image.tar"
 }
 
-have_docker() {
+have_docker() { # have_docker [WHAT IS IN ITS CONFIGURATION]
   load docker
   mkdir -p /etc/docker
-  echo '{}' >/etc/docker/daemon.json
+  echo "${1:-"{}"}" >/etc/docker/daemon.json
   without_systemd
   start_engine
   image
@@ -85,7 +86,7 @@ lose_with_runc() { # with bundle/; its checkpoint is in lost/
 }
 lose_with_podman() {
   load podman
-  podman run --detach --name web docker.io/library/busybox tail -f /dev/null
+  podman --runtime runc run --detach --name web docker.io/library/busybox tail -f /dev/null
   podman container checkpoint web
   podman container restore web
   mix
@@ -107,6 +108,11 @@ lose_with_docker() { # its checkpoint is two
   restore web one
   mix
   docker checkpoint create web two
+}
+# All of it is back: the first process and the other one, on one time.
+recovered() {
+  is "$(processes web)" 2
+  one_namespace web
 }
 mix() {
   in_container bare web sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
