@@ -118,3 +118,18 @@ mix() {
   in_container bare web sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
   if [[ $(namespaces_below "$(pid_of web)" | sort -u | wc -l) == 1 ]]; then stray web 'tail -f /dev/null'; fi
 }
+
+# For a page that spoils them again and again: `lost` as lose_with_runc has left it, kept in `pristine`; container `web` of runc's; the settings.
+have_lost() {
+  rm -rf lost new
+  cp -a pristine lost
+}
+have_direct() { tns-shim-runc run --detach --bundle bundle web </dev/null >/dev/null 2>&1; }
+have_settings() { cp /tns/root/etc/tns-shim/config.toml /etc/tns-shim/config.toml; }
+# A process on the host's time in it, and its PID.
+astray() {
+  stray web 'tail -f /dev/null'
+  for PID in $(pgrep --full --exact --ns "$(pid_of web)" --nslist pid 'tail -f /dev/null'); do
+    [[ $(readlink "/proc/$PID/ns/time") != "$HOST_NS" ]] || return 0
+  done
+}
