@@ -7,10 +7,10 @@
 BATS_FILE_TMPDIR=/tmp/guides
 mkdir -p "$BATS_FILE_TMPDIR"
 load() {
-  case $1 in
-    */integration/*) source "/tns/integration/${1##*/}.bash" ;;
-    *) source "/tns/engines/${1##*/}.bash" ;;
-  esac
+  local folder=engines
+  if [[ $1 == */integration/* ]]; then folder=integration; fi
+  # shellcheck disable=SC1090
+  source "/tns/$folder/${1##*/}.bash"
 }
 load helpers
 HOST_NS=$(readlink /proc/self/ns/time)
@@ -65,7 +65,13 @@ have_rootless_podman() {
 }
 as_user() { (cd / && runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 bash -c "$1"); }
 
-# A bundle of runc's and a shell's worth of programs, as README of runc tells.
+# What a guide has in the first block below "By hand".
+by_hand() { # by_hand PAGE
+  awk '$0 == "## By hand" { found = 1 } found && /^```$/ { exit } inside { print } found && /^```[a-z]/ { inside = 1 }' \
+    "/tns/project/docs/guides/$1.md" | sed "s|/usr/local/bin/tns-shim|$(command -v tns-shim)|"
+}
+
+# A bundle as `runc spec` makes it, for a container that goes on and has no terminal.
 have_bundle() { # have_bundle FOLDER
   mkdir -p "$1"
   make_rootfs "$1/rootfs"
