@@ -86,11 +86,13 @@ install: ## what was built: DESTDIR PREFIX SYSCONFDIR MANDIR DOCDIR
 		install -m 644 contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	test ! -d "$(DOCS)" || $(MAKE) --no-print-directory install-docs
 
-# If they are built.
+# If they are built. Without what tests/guides/walk needs to know of a page.
 install-docs:
 	for page in "$(DOCS)"/man/*; do \
 		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
-	install -D -m 644 docs/troubleshooting.md "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
+	for page in troubleshooting.md guides/recovery.md; do \
+		install -D -m 644 "docs/$$page" "$(DESTDIR)$(DOCDIR)/$$page" && \
+		sed -i '/^<!-- sh$$/,/^-->$$/d; /^<!-- .* -->$$/d' "$(DESTDIR)$(DOCDIR)/$$page" || exit 1; done
 	install -D -m 644 "$(DOCS)/completions/bash/tnsctl" "$(DESTDIR)$(BASHDIR)/tnsctl"
 	install -D -m 644 "$(DOCS)/completions/zsh/_tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl"
 	install -D -m 644 "$(DOCS)/completions/fish/tnsctl.fish" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
@@ -102,8 +104,8 @@ uninstall: ## takes back what install has put there
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
 	rm -f "$(DESTDIR)$(MANDIR)/man5/tns-shim.toml.5" "$(DESTDIR)$(MANDIR)/man8/tns-shim.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
-	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
-	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
+	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md" "$(DESTDIR)$(DOCDIR)/guides/recovery.md"
+	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)/guides" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
