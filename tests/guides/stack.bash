@@ -76,7 +76,7 @@ have_bundle() { # have_bundle FOLDER
   mkdir -p "$1"
   make_rootfs "$1/rootfs"
   runc spec --bundle "$1"
-  sed -i 's/"terminal": true/"terminal": false/; s/"sh"$/"tail", "-f", "\/dev\/null"/' "$1/config.json"
+  sed -i 's/"terminal": true/"terminal": false/; s/"sh"$/"tail", "-f", "\/dev\/null"/; s/"readonly": true/"readonly": false/' "$1/config.json"
 }
 
 # Each of these makes a container `web` without tns-shim, restores it once, and puts a process on the host's time into it: by exec where the
@@ -121,8 +121,11 @@ recovered() {
   one_namespace web
 }
 mix() {
-  in_container bare web sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
-  if [[ $(namespaces_below "$(pid_of web)" | sort -u | wc -l) == 1 ]]; then stray web 'tail -f /dev/null'; fi
+  if [[ $(in_container bare web readlink /proc/self/ns/time) == "$HOST_NS" ]]; then
+    in_container bare web sh -c 'tail -f /dev/null >/dev/null 2>&1 &'
+  else
+    stray web 'tail -f /dev/null'
+  fi
 }
 
 # For a page that spoils them again and again: `lost` as lose_with_runc has left it, kept in `pristine`; container `web` of runc's; the settings.
