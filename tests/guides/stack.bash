@@ -14,6 +14,8 @@ load() {
 }
 load helpers
 HOST_NS=$(readlink /proc/self/ns/time)
+# Here everybody is root.
+sudo() { "$@"; }
 
 # Under the name that everybody knows, because no registry is to be had.
 BUSYBOX=docker.io/library/busybox:latest
