@@ -117,10 +117,12 @@ lose_with_docker() { # its checkpoint is two
   mix
   docker checkpoint create web two
 }
+# What the page's reader has seen, and leaves behind.
+fails() { if "$@"; then fail "not lost: $*"; fi; }
 # All of it is back: the first process and the other one, on one time.
-recovered() {
-  is "$(processes web)" 2
-  one_namespace web
+recovered() { # recovered [ID]
+  is "$(processes "${1:-web}")" 2
+  one_namespace "${1:-web}"
 }
 mix() {
   if [[ $(in_container bare web readlink /proc/self/ns/time) == "$HOST_NS" ]]; then
