@@ -142,7 +142,10 @@ fn a_link_is_checked_for_what_it_is() {
     ] {
         assert_eq!(mistake(&page, link).as_deref(), wanted, "{link}");
     }
-    assert_eq!(anchors("# A `b`: c_d\n## A b c_d\n```\n# no\n```\n## A b c_d\n"), ["a-b-c_d", "a-b-c_d-1", "a-b-c_d-2"]);
+    assert_eq!(
+        anchors("# A `b`: c_d\n## A b c_d\n```\n# no\n```\n## A b c_d\n"),
+        ["a-b-c_d", "a-b-c_d-1", "a-b-c_d-2"]
+    );
     assert_eq!(prose("[a](b) `[c](d)`\n```\n[e](f)\n```\n").trim(), "[a](b)");
 }
 
