@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What a page's hidden commands have: a machine with an engine and an image, as the page's reader has them. Sourced by the shell that
 # walk runs a page in, and by the stand-in for systemctl.
+# shellcheck disable=SC2317  # Functions that only the other files' functions call.
 
 # What bats would set.
 BATS_FILE_TMPDIR=/tmp/guides
