@@ -45,11 +45,12 @@ export SOURCE_DATE_EPOCH
 SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
+	tests/guides/run tests/guides/stack.bash tests/guides/systemctl \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash tests/engines/doctor.bash \
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration vm stress lint deny fuzz bench \
+.PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration guides vm stress lint deny fuzz bench \
 	vendor dist dist-source compatibility reproducible help clean
 
 build: rust ## the programs, tns-shim and tnsctl
@@ -85,12 +86,13 @@ install: ## what was built: DESTDIR PREFIX SYSCONFDIR MANDIR DOCDIR
 		install -m 644 contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	test ! -d "$(DOCS)" || $(MAKE) --no-print-directory install-docs
 
-# If they are built.
+# If they are built. Without what tests/guides/walk needs to know of a page.
 install-docs:
 	for page in "$(DOCS)"/man/*; do \
 		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; done
-	install -D -m 644 docs/troubleshooting.md "$(DESTDIR)$(DOCDIR)/troubleshooting.md"
-	install -D -m 644 docs/doctor.md "$(DESTDIR)$(DOCDIR)/doctor.md"
+	for page in troubleshooting.md doctor.md guides/recovery.md; do \
+		install -D -m 644 "docs/$$page" "$(DESTDIR)$(DOCDIR)/$$page" && \
+		sed -i '/^<!-- sh$$/,/^-->$$/d; /^<!-- .* -->$$/d' "$(DESTDIR)$(DOCDIR)/$$page" || exit 1; done
 	install -D -m 644 "$(DOCS)/completions/bash/tnsctl" "$(DESTDIR)$(BASHDIR)/tnsctl"
 	install -D -m 644 "$(DOCS)/completions/zsh/_tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl"
 	install -D -m 644 "$(DOCS)/completions/fish/tnsctl.fish" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
@@ -102,8 +104,8 @@ uninstall: ## takes back what install has put there
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
 	rm -f "$(DESTDIR)$(MANDIR)/man5/tns-shim.toml.5" "$(DESTDIR)$(MANDIR)/man8/tns-shim.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"
-	rm -f "$(DESTDIR)$(DOCDIR)/troubleshooting.md" "$(DESTDIR)$(DOCDIR)/doctor.md"
-	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
+	rm -f $(addprefix "$(DESTDIR)$(DOCDIR)"/,troubleshooting.md doctor.md guides/recovery.md)
+	rmdir "$(DESTDIR)$(HOOKSDIR)" "$(DESTDIR)$(PREFIX)/share/tns-shim" "$(DESTDIR)$(DOCDIR)/guides" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	! cmp -s contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
@@ -113,7 +115,7 @@ demo: build ## the loss without the shim, the success with it (root)
 	TNS_BIN="$(BIN)" contrib/demo/run
 
 # And the core of `vm`, one machine after all else, because it takes both processors.
-check: unit integration ## all tests, and what they need (root)
+check: unit integration guides ## all tests, and what they need (root)
 	$(MAKE) vm ONLY=core
 
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
@@ -146,6 +148,10 @@ integration: build released shared ## real runtimes and engines in Debian 12, 13
 RESULTS = $(TARGET_DIR)/results
 compatibility: ## docs/compatibility.md, of the results of integration and vm
 	tests/compatibility "$(RESULTS)" docs/compatibility.md
+
+# Every command that the documentation shows. ONLY=podman.md or ONLY=debian-12 runs a part.
+guides: released shared ## the commands that the documentation shows (root)
+	TNS_BIN="$(RELEASED)" TNS_SHARED="$(SHARED)/$(HOST)/release" tests/guides/run $(ONLY)
 
 # On machines of their own: Debian's kernels 5.10 to the newest, systemd, the engines as the distribution configures them. Some hours
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.

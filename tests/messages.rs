@@ -482,29 +482,3 @@ fn every_block_of_messages_is_followed_by_what_to_do() {
         assert!(!next.starts_with('#'), "nothing is said about:\n{messages}");
     }
 }
-
-/// The name by which a heading of Markdown is linked to.
-fn anchor(heading: &str) -> String {
-    let kept = heading.trim().chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
-    kept.collect::<String>().to_lowercase().replace(' ', "-")
-}
-
-#[test]
-fn links_lead_somewhere() {
-    let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    for page in ["README.md", "SECURITY.md", "docs/how-it-works.md", "docs/faq.md", "docs/doctor.md", PAGE] {
-        let path = root().join(page);
-        for link in read(&path).split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0) {
-            if link.starts_with("https:") {
-                continue;
-            }
-            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
-            assert!(target.exists(), "{page}: {link}");
-            let text = if heading.is_empty() { String::new() } else { read(&target) };
-            let mut headings = text.lines().filter_map(|line| line.strip_prefix('#'));
-            let is_there = headings.any(|line| anchor(line.trim_start_matches('#')) == heading);
-            assert!(heading.is_empty() || is_there, "{page}: there is no heading for {link}");
-        }
-    }
-}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One row for each thing that a runtime was seen to do, see README, "What each runtime does by itself".
+//! One row for each thing that a runtime was seen to do, see docs/runtimes.md.
 
 use super::*;
 use crate::clocks::{Clocks, Nanoseconds};

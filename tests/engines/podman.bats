@@ -313,7 +313,7 @@ setup_file() {
   one_namespace c
 }
 
-@test "a clone takes the engine's default runtime, as README says, unless one is named" {
+@test "a clone takes the engine's default runtime, as docs/guides/podman.md says, unless one is named" {
   start shim c
   podman container clone c d
   podman --runtime tns-shim container clone c e

@@ -114,10 +114,10 @@ gone() { ! podman container exists "$1"; }
   done
 }
 
-@test "a quadlet: PodmanArgs names the runtime, as README says" {
+@test "a quadlet: PodmanArgs names the runtime, as the guide says" {
   [[ -x /usr/lib/systemd/system-generators/podman-system-generator ]] || skip "this Podman has no quadlets"
   mkdir -p /etc/containers/systemd
-  contains "$(<"/tns/README.md")" 'PodmanArgs=--runtime tns-shim'
+  contains "$(<"/tns/docs/guides/podman.md")" 'PodmanArgs=--runtime tns-shim'
   for with in bare shim; do
     printf '%s\n' '[Container]' 'ContainerName=c' 'Image=localhost/tns:latest' 'Exec=tail -f /dev/null' >"${UNITS[1]}"
     [[ $with == bare ]] || echo 'PodmanArgs=--runtime tns-shim' >>"${UNITS[1]}"

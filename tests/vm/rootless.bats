@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # Podman of a user who is not root, with a systemd of the user's own: control groups are delegated, and nothing is
-# configured but what README says. Every step without the shim, and then with it.
+# configured but what the guide says. Every step without the shim, and then with it.
 
 load ../engines/podman
 

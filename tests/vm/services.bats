@@ -1,20 +1,19 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# containerd and Docker as services of systemd: the distribution's own configuration and what README says to add, restarted while
+# containerd and Docker as services of systemd: the distribution's own configuration and what the guides say to add, restarted while
 # containers run.
 
 load ../engines/helpers
 
-# What README has in the first block after the line that begins with $1.
-readme() {
-  awk -v after="$1" 'index($0, after) == 1 { found = 1 } found && /^```$/ { exit } inside { print } found && /^```[a-z]/ { inside = 1 }' \
-    /tns/README.md
+# What a guide has in the first block below "By hand".
+guide() { # guide NAME
+  awk '$0 == "## By hand" { found = 1 } found && /^```$/ { exit } inside { print } found && /^```[a-z]/ { inside = 1 }' "/tns/docs/guides/$1.md"
 }
 
 # As each of its tests begins: nothing that a test could have left.
 with_containerd() {
   load ../engines/containerd
-  readme '**containerd**' >"$WORK/snippet"
+  guide containerd-kubernetes >"$WORK/snippet"
   append_to_containerd "$WORK/snippet"
   make_image "$WORK/image.tar" "$IMAGE"
   start_engine
@@ -25,7 +24,7 @@ with_docker() {
   load ../engines/docker
   make_image "$WORK/image.tar"
   # crun is one that Docker does not know by itself.
-  readme '**Docker**' | jq --arg crun "$(command -v crun)" '. + {"live-restore": true} | .runtimes.crun = {path: $crun}' >/etc/docker/daemon.json
+  guide docker | jq --arg crun "$(command -v crun)" '. + {"live-restore": true} | .runtimes.crun = {path: $crun}' >/etc/docker/daemon.json
   start_engine
   docker load --quiet --input "$WORK/image.tar"
 }
@@ -58,12 +57,12 @@ ends() { # ends CONTAINER COMMAND...
 # All plugins of Kubernetes' side.
 state_of_cri() { ctr plugins ls | awk '$1 ~ /\.cri\./ || $2 == "cri" { print $NF }' | sort -u; }
 
-@test "README's and contrib's snippet, at the end of the distribution's own configuration: Kubernetes' side is as before, and has both runtimes" {
+@test "the guide's and contrib's snippet, at the end of the distribution's own configuration: Kubernetes' side is as before, and has both runtimes" {
   load ../engines/containerd
-  readme '**containerd**' >"$WORK/readme"
+  guide containerd-kubernetes >"$WORK/guide"
   grep -v ^version "$CONTRIB/containerd/config-v2.toml" >"$WORK/contrib"
   : >"$WORK/nothing"
-  for snippet in nothing readme contrib; do
+  for snippet in nothing guide contrib; do
     append_to_containerd "$WORK/$snippet"
     start_engine
     is "$(state_of_cri)" ok
