@@ -44,6 +44,9 @@ export SOURCE_DATE_EPOCH
 
 SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
+	contrib/packaged-docs contrib/arch/PKGBUILD contrib/debian/build contrib/debian/tns-shim.postrm \
+	contrib/debian/tests/runtime contrib/debian/tests/runc contrib/debian/tests/crun contrib/debian/tests/podman \
+	tests/packages/build tests/packages/run tests/packages/helpers.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
 	tests/guides/run tests/guides/stack.bash tests/guides/systemctl \
 	tests/engines/helpers.bash tests/engines/cri.bash tests/engines/podman.bash tests/engines/containerd.bash tests/engines/docker.bash tests/engines/doctor.bash \
@@ -51,7 +54,7 @@ SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist c
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
 .PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration guides vm stress lint deny fuzz bench \
-	vendor dist dist-source compatibility reproducible help clean
+	packages vendor dist dist-source compatibility reproducible help clean
 
 build: rust ## the programs, tns-shim and tnsctl
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(RUST)" \
@@ -157,6 +160,11 @@ guides: released shared ## the commands that the documentation shows (root)
 # without a virtual processor; ONLY=debian-12 for a part, and ONLY=core is the part that `make check` runs.
 vm: released ## whole machines, with kernels of their own (root)
 	TNS_BIN="$(RELEASED)" TNS_RESULTS="$(RESULTS)" tests/vm/run $(ONLY)
+
+# The packages of contrib/, built and looked at, Debian's also installed. Most of an hour; ONLY='rpm arch' for some, ONLY=core for a little
+# of Debian's.
+packages: released ## packages for Debian, RPM and Arch, built and tried (root)
+	TNS_RELEASED="$(RELEASED)" tests/packages/run $(ONLY)
 
 # What takes too long for every change: an end or an error at every single system call, and thousands of containers. About
 # an hour; ONLY=debian-13/load-runc TNS_LOAD_CONTAINERS=200 for less, see tests/load/load.bats.

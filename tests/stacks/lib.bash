@@ -12,6 +12,9 @@ MACHINE_NAMES=(machine-debian-12 machine-debian-13 machine-debian-unstable machi
 # What contrib/musl/build compiles with: for this machine, and for one of the other kind.
 # shellcheck disable=SC2034
 COMPILER_NAMES=(musl musl-aarch64 musl-x86_64)
+# What tests/packages builds packages in.
+# shellcheck disable=SC2034
+PACKAGER_NAMES=(packager-debian-13 packager-debian-unstable)
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -28,7 +31,7 @@ CRIU_NAMES=(criu-debian-13)
 
 known_stack() {
   local name
-  for name in "${STACK_NAMES[@]}"; do
+  for name in "${STACK_NAMES[@]}" "${PACKAGER_NAMES[@]}"; do
     [[ $name == "$1" ]] && return
   done
   return 1
