@@ -117,8 +117,9 @@ uninstall: ## takes back what install has put there
 demo: build ## the loss without the shim, the success with it (root)
 	TNS_BIN="$(BIN)" contrib/demo/run
 
-# And the core of `vm`, one machine after all else, because it takes both processors.
+# And of `packages` what takes no compiler, and the core of `vm`: one machine after all else, because it takes both processors.
 check: unit integration guides ## all tests, and what they need (root)
+	$(MAKE) packages ONLY=released
 	$(MAKE) vm ONLY=core
 
 # The tests that need no container: among them the table of decisions, and the bytes that are handed over.
@@ -229,6 +230,9 @@ dist: docs $(TARGET_DIR)/tools/bin/cargo-cyclonedx ## everything of a release, i
 		CARGO="$(CARGO)" contrib/musl/build "$(TARGET_DIR)/released-$$architecture" $$architecture && \
 		contrib/dist binaries "$(DISTDIR)" $$architecture "$(TARGET_DIR)/released-$$architecture" "$(DOCS)" || exit 1; done
 	CARGO="$(CARGO)" contrib/dist sbom "$(DISTDIR)"
+	mkdir "$(DISTDIR)/packages"
+	TNS_DIST="$(abspath $(DISTDIR))" TNS_RELEASED="$(TARGET_DIR)/released-$(firstword $(subst -, ,$(HOST)))" \
+		TNS_KEEP="$(abspath $(DISTDIR))/packages" tests/packages/run
 	contrib/dist sums "$(DISTDIR)"
 
 help: ## this
