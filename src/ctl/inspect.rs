@@ -116,7 +116,10 @@ fn find(name: &str, roots: Vec<PathBuf>) -> Result<(Option<Container>, i32)> {
         Ok(pid) if Path::new("/proc").join(name).exists() => Ok((None, pid)),
         _ => {
             let roots: Vec<String> = searched.iter().map(|root| root.display().to_string()).collect();
-            bail!("there is no container {name} in {}: name the runtime's folder with --root", roots.join(", "))
+            bail!(
+                "there is no container {name} in {}: name the runtime's folder with --root, or give its PID",
+                roots.join(", ")
+            )
         }
     }
 }

@@ -122,6 +122,15 @@ another() { # another VERSION COMMAND...
   is "$(tail -n 1 /etc/tns-shim/config.toml)" '# new'
 }
 
+@test "before it is removed, it says which engines still need it, and changes nothing of them" {
+  is "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" ''
+  tnsctl enable podman
+  is "$(/var/lib/dpkg/info/tns-shim.prerm upgrade 2>&1)" ''
+  contains "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" 'podman was told of it, and fails without it. Before you remove it: tnsctl disable podman'
+  podman --runtime tns-shim info >/dev/null
+  tnsctl disable podman
+}
+
 @test "removed, it leaves the settings; purged, it leaves nothing" {
   echo 'log = "none"' >>/etc/tns-shim/config.toml
   dpkg -r tns-shim

@@ -168,12 +168,14 @@ fn engines(facts: &Facts) -> Vec<Step> {
 /// One step for all engines that have not been told.
 fn enabling(facts: &Facts) -> Vec<Step> {
     let is_used = facts.engines.iter().any(|engine| matches!(engine.shim, Some(Use::ByName | Use::Default)));
-    let without =
-        facts.engines.iter().filter(|engine| engine.shim == Some(Use::No) && engine.takes_names != Some(false));
+    // One that was told and has not read it has a step of its own.
+    let without = facts.engines.iter().filter(|engine| {
+        engine.shim == Some(Use::No) && engine.takes_names != Some(false) && engine.in_force != Some(false)
+    });
     // Nothing is lost where nothing can be checkpointed.
     let has_checkpoints = facts.criu.found && facts.kernel.time_namespaces;
     let (lose, others): (Vec<&Engine>, Vec<&Engine>) =
-        without.partition(|engine| has_checkpoints && !is_used && loses(facts, engine));
+        without.partition(|engine| has_checkpoints && loses(facts, engine));
     let step = |engines: &[&Engine], step: fn(Id, String, Vec<String>) -> Step, remark: &str| {
         let names: Vec<String> = engines.iter().map(|engine| title(engine)).collect();
         let why = format!("{} not told of tns-shim{remark}", were(&names));
@@ -182,7 +184,9 @@ fn enabling(facts: &Facts) -> Vec<Step> {
     };
     let needs_none = if facts.shim_needed == Some(false) { ", and exec needs none here" } else { "" };
     let risk = ": a container that was restored is lost at its next checkpoint, if anything was executed in it";
-    [step(&lose, needed, risk), step(&others, offered, needs_none)].into_iter().flatten().collect()
+    // Where one engine has it, that another one does not is taken for a choice.
+    let choice: fn(Id, String, Vec<String>) -> Step = if is_used { offered } else { needed };
+    [step(&lose, choice, risk), step(&others, offered, needs_none)].into_iter().flatten().collect()
 }
 
 /// Whether what it runs without the shim can be lost by a checkpoint.

@@ -62,6 +62,20 @@ impl Podman {
         files
     }
 
+    /// A remark, where the shim wraps another runtime than Podman takes by itself.
+    fn other_than_its_own(&self, wish: &Wish) -> Option<String> {
+        let said = self.info(None).ok().filter(|said| said.good)?;
+        let own = said.output.trim().split_once(' ')?.0;
+        let wrapped = crate::ctl::runtime(None).ok().filter(|_| wish.shim.name == NAME)?.path;
+        let is_other = ["runc", "crun"].contains(&own) && !wrapped.ends_with(own);
+        is_other.then(|| {
+            format!(
+                "Podman's own runtime is {own}, and what {NAME} wraps is {}: `--runtime {own}` keeps it",
+                wrapped.display()
+            )
+        })
+    }
+
     /// What the lists are without ours, where somebody has set them.
     fn lists(&self) -> [Option<Vec<String>>; 2] {
         let files = self.files_before_ours();
@@ -132,9 +146,11 @@ impl Engine for Podman {
             "Podman reads it at every call; only a `podman system service` that runs already has to be restarted"
                 .to_owned()
         } else {
-            "a container that was made with it needs it to start again: make it anew, or enable the runtime again"
+            "a container that was made with it needs it for all that Podman does with it, also to stop and to remove it: \
+             enable the runtime again if there is one"
                 .to_owned()
         });
+        plan.notes.extend(wish.and_then(|wish| self.other_than_its_own(wish)));
         Ok(plan)
     }
 
