@@ -117,7 +117,7 @@ each() { # each PATTERN FUNCTION
 
 @test "nothing runs at installing" {
   debian() {
-    is "$(dpkg-deb --ctrl-tarfile "$(package "$1")" | tar -t | sort | tr '\n' ' ')" './ ./conffiles ./control ./md5sums ./postrm '
+    is "$(dpkg-deb --ctrl-tarfile "$(package "$1")" | tar -t | sort | tr '\n' ' ')" './ ./conffiles ./control ./md5sums ./postrm ./prerm '
   }
   each debian-* debian
   each released debian
