@@ -66,13 +66,25 @@ is_chosen() { # is_chosen INDEX, in `calls`
   (($1 % STEP == 0)) || [[ ${calls[$1]} =~ $change ]] || { (($1 > 0)) && [[ ${calls[$1 - 1]} =~ $change ]]; }
 }
 
+# What is present once that does not change any more: what a call before this has ended may take its time to go.
+settled() {
+  local now before=
+  for _ in {1..25}; do
+    now=$(present)
+    if [[ $now == "$before" ]]; then break; fi
+    before=$now
+    sleep 0.4
+  done
+  echo "$now"
+}
+
 # Kills CALL at each of its system calls. Before each: `prepare`. After each: `whole`, what must be true at once; then
 # `again`, which must succeed; then nothing is left. `clear` takes away what a call that was not killed has made. All of
 # these report by their exit code.
 sweep() { # sweep NAME
   local calls name number points=0 missed=0 index wrong=()
   mapfile -t calls < <(list_calls)
-  BASE=$(present)
+  BASE=$(settled)
   for index in "${!calls[@]}"; do
     is_chosen "$index" || continue
     read -r name number <<<"${calls[index]}"
@@ -103,7 +115,7 @@ sweep_errors() { # sweep_errors NAME
   local calls name number error errors=(ENOSPC EROFS EACCES EIO) points=0 helped=0 failed=0 index wrong=()
   local cannot='^(brk|mmap|munmap|mprotect|madvise|arch_prctl|set_tid_address|set_robust_list|rseq|prlimit64|getrandom|rt_sig.*|close|execve|exit_group|wait4|waitid|fcntl|sigaltstack|poll|clone3?|gettid|get.*id) '
   mapfile -t calls < <(list_calls | grep -Ev "$cannot")
-  BASE=$(present)
+  BASE=$(settled)
   for index in "${!calls[@]}"; do
     is_chosen "$index" || continue
     read -r name number <<<"${calls[index]}"
