@@ -44,7 +44,7 @@ export SOURCE_DATE_EPOCH
 
 SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
-	contrib/packaged-docs contrib/arch/PKGBUILD contrib/debian/build contrib/debian/tns-shim.postrm \
+	contrib/packaged-docs contrib/arch/PKGBUILD contrib/debian/build contrib/debian/tns-shim.postrm contrib/debian/tns-shim.prerm \
 	contrib/debian/tests/runtime contrib/debian/tests/runc contrib/debian/tests/crun contrib/debian/tests/podman \
 	tests/packages/build tests/packages/run tests/packages/helpers.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
