@@ -67,6 +67,7 @@ const NO_MESSAGES: &[(&str, &[&str])] = &[
             "grep Seccomp /proc/self/status",
             "sysctl user.max_time_namespaces=…",
             "systemctl reload docker",
+            "systemctl restart docker",
             "uname -r",
             // Lists.
             "(your own)",

@@ -14,8 +14,7 @@ use anyhow::Result;
 use nix::unistd::geteuid;
 
 use self::facts::{
-    Containers, Criu, Engine, Exec, Facts, Kernel, Log, Mode, Named, Obstacle, Report, Runtime, SCHEMA, Settings,
-    Teller, Use,
+    Containers, Criu, Engine, Exec, Facts, Kernel, Log, Mode, Named, Obstacle, Report, Runtime, SCHEMA, Settings, Use,
 };
 use super::engine::containerd::Containerd;
 use super::engine::crio::Crio;
@@ -249,7 +248,7 @@ fn look_at_engine(name: &'static str, rootless: bool, found: Result<Box<dyn engi
     };
     let (path, version) = (Some(shown(&found.program().path)), Some(found.program().version.clone()));
     let unknown = Engine { path, version, ..unknown };
-    let Standing { default, ours, by_tnsctl, in_force, closed } = match found.standing() {
+    let Standing { default, ours, told_by, in_force, closed } = match found.standing() {
         Ok(standing) => standing,
         Err(error) => return Some(Engine { troubles: trouble(&error), ..unknown }),
     };
@@ -257,11 +256,6 @@ fn look_at_engine(name: &'static str, rootless: bool, found: Result<Box<dyn engi
         Some(default) if ours.contains(default) => Use::Default,
         _ if ours.is_empty() => Use::No,
         _ => Use::ByName,
-    };
-    let told_by = match shim {
-        Use::No => Teller::Nobody,
-        _ if by_tnsctl => Teller::Tnsctl,
-        _ => Teller::Hand,
     };
     Some(Engine {
         shim: Some(shim),

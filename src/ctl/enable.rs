@@ -44,7 +44,7 @@ pub(super) struct Target {
     /// A user's own Podman, instead of root's
     #[arg(long)]
     rootless: bool,
-    /// Say as a diff what would be changed, and change nothing
+    /// Say as a diff what would be changed, and change nothing: exit status 1 if something would be
     #[arg(long)]
     dry_run: bool,
     /// The engine's configuration, where it is not in its usual place (containerd, docker)

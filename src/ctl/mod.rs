@@ -124,7 +124,7 @@ enum Command {
         /// Put the originals back, also those of an image that an earlier release holds on the host's time
         #[arg(long)]
         undo: bool,
-        /// Say what would be done, and change nothing
+        /// Say what would be done, and change nothing: exit status 1 if something would be
         #[arg(long)]
         dry_run: bool,
     },

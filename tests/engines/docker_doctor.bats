@@ -61,6 +61,16 @@ afresh() {
   doctor
   stands docker 'default tnsctl'
   is "$(engine docker '[.in_force, .default_runtime.program]')" '[true,"/usr/local/bin/tns-shim"]'
+
+  tnsctl disable docker
+  doctor
+  stands docker 'default nobody'
+  is "$(engine docker .in_force)" false
+  is "$(step reload_engine)" 'false systemctl restart docker'
+  afresh
+  doctor
+  stands docker 'no nobody'
+  is "$(engine docker .in_force)" true
 }
 
 @test "a daemon that does not run: its file says it, soon, and nothing is started" {

@@ -170,7 +170,7 @@ pub(super) struct Engine {
     pub path: Option<String>,
     pub version: Option<String>,
     pub shim: Option<Use>,
-    pub told_by: Option<Teller>,
+    pub told_by: Option<engine::Teller>,
     /// Those that are the shim.
     pub runtimes: Vec<Named>,
     pub default_runtime: Option<engine::Runtime>,
@@ -184,11 +184,6 @@ pub(super) struct Engine {
 words! {
     /// How an engine uses the shim.
     Use: Default, ByName, No
-}
-
-words! {
-    /// Who has told it.
-    Teller: Tnsctl, Hand, Nobody
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -285,7 +280,7 @@ pub(super) mod tests {
             path: Some(format!("/usr/bin/{name}")),
             version: Some("5.4.2".to_owned()),
             shim: Some(shim),
-            told_by: Some(if shim == Use::No { Teller::Nobody } else { Teller::Tnsctl }),
+            told_by: Some(if shim == Use::No { engine::Teller::Nobody } else { engine::Teller::Tnsctl }),
             runtimes: if shim == Use::No { Vec::new() } else { vec![ours] },
             default_runtime: Some(default),
             takes_names: Some(true),
@@ -410,10 +405,13 @@ pub(super) mod tests {
             all.iter().map(|one| serde_json::to_value(one).unwrap().as_str().unwrap().to_owned()).collect()
         }
         // One more of these does not compile until it is in the lists below.
-        let _ = |setting, listener, kind| match (setting, listener, kind) {
-            (LogTo::System | LogTo::None, Listener::Journal | Listener::Syslog | Listener::Nobody, kind) => {
-                match kind {
-                    Kind::Runc | Kind::Crun | Kind::Youki | Kind::Other => {}
+        let _ = |setting, listener, kind, teller| match (setting, listener) {
+            (LogTo::System | LogTo::None, Listener::Journal | Listener::Syslog | Listener::Nobody) => {
+                match (kind, teller) {
+                    (
+                        Kind::Runc | Kind::Crun | Kind::Youki | Kind::Other,
+                        engine::Teller::Tnsctl | engine::Teller::Hand | engine::Teller::Nobody,
+                    ) => {}
                 }
             }
         };
@@ -429,7 +427,7 @@ pub(super) mod tests {
             (".runtimes[].mode", words(Mode::ALL)),
             (".engines[].name", words(&["podman", "containerd", "docker", "cri-o"])),
             (".engines[].shim", words(Use::ALL)),
-            (".engines[].told_by", words(Teller::ALL)),
+            (".engines[].told_by", words(&[engine::Teller::Tnsctl, engine::Teller::Hand, engine::Teller::Nobody])),
             (".next[].id", words(Id::ALL)),
         ] {
             assert_eq!(documented[key].1, words, "{key}");

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::facts::{Engine, Facts, Id, Obstacle, Runtime, Step, Use};
+use crate::ctl::engine::Teller;
 use crate::runtime::abilities::Kind;
 use crate::settings::LogTo;
 use crate::system_log::Listener;
@@ -152,8 +153,7 @@ fn engines(facts: &Facts) -> Vec<Step> {
             steps.push(needed(Id::RepairEngine, why, vec![enable(facts, engine)]));
         }
         if engine.in_force == Some(false) {
-            let why = format!("{name} has not read its configuration since it was told of tns-shim");
-            steps.push(needed(Id::ReloadEngine, why, vec![by_root(facts, "systemctl reload docker")]));
+            steps.push(reload(facts, engine));
         }
         if engine.shim.is_none() {
             let why = format!("{name} does not tell its runtimes: {}", engine.troubles.join("; "));
@@ -165,7 +165,18 @@ fn engines(facts: &Facts) -> Vec<Step> {
     steps
 }
 
-/// One step for all engines that have not been told.
+/// Docker's daemon takes a new runtime by a reload; that one is gone it sees at its start alone.
+fn reload(facts: &Facts, engine: &Engine) -> Step {
+    let name = title(engine);
+    if engine.told_by == Some(Teller::Nobody) {
+        let why = format!("{name} works with tns-shim until it is restarted: its configuration has it no more");
+        return offered(Id::ReloadEngine, why, vec![by_root(facts, "systemctl restart docker")]);
+    }
+    let why = format!("{name} has not read its configuration since it was told of tns-shim");
+    needed(Id::ReloadEngine, why, vec![by_root(facts, "systemctl reload docker")])
+}
+
+/// One step for all engines that have not been told for the same reason.
 fn enabling(facts: &Facts) -> Vec<Step> {
     let is_used = facts.engines.iter().any(|engine| matches!(engine.shim, Some(Use::ByName | Use::Default)));
     // One that was told and has not read it has a step of its own.
@@ -174,8 +185,10 @@ fn enabling(facts: &Facts) -> Vec<Step> {
     });
     // Nothing is lost where nothing can be checkpointed.
     let has_checkpoints = facts.criu.found && facts.kernel.time_namespaces;
+    let (spared, without): (Vec<&Engine>, Vec<&Engine>) =
+        without.partition(|engine| why_spared(facts, engine).is_some());
     let (lose, others): (Vec<&Engine>, Vec<&Engine>) =
-        without.partition(|engine| has_checkpoints && loses(facts, engine));
+        without.into_iter().partition(|engine| has_checkpoints && loses(facts, engine));
     let step = |engines: &[&Engine], step: fn(Id, String, Vec<String>) -> Step, remark: &str| {
         let names: Vec<String> = engines.iter().map(|engine| title(engine)).collect();
         let why = format!("{} not told of tns-shim{remark}", were(&names));
@@ -186,18 +199,29 @@ fn enabling(facts: &Facts) -> Vec<Step> {
     let risk = ": a container that was restored is lost at its next checkpoint, if anything was executed in it";
     // Where one engine has it, that another one does not is taken for a choice.
     let choice: fn(Id, String, Vec<String>) -> Step = if is_used { offered } else { needed };
-    [step(&lose, choice, risk), step(&others, offered, needs_none)].into_iter().flatten().collect()
+    let spared =
+        spared.into_iter().map(|engine| step(&[engine], offered, why_spared(facts, engine).unwrap_or_default()));
+    [step(&lose, choice, risk), step(&others, offered, needs_none)].into_iter().chain(spared).flatten().collect()
+}
+
+/// Why an engine needs no shim for what it is here for, if so.
+fn why_spared(facts: &Facts, engine: &Engine) -> Option<&'static str> {
+    match engine.name {
+        "podman" if engine.rootless => Some(": Podman makes no checkpoints for users, so nothing of theirs is lost"),
+        "containerd" if facts.engines.iter().any(|other| other.name == "docker") => {
+            Some(": Docker tells containerd which program to call, only pods and `ctr` ask for it by name")
+        }
+        _ => None,
+    }
 }
 
 /// Whether what it runs without the shim can be lost by a checkpoint.
 fn loses(facts: &Facts, engine: &Engine) -> bool {
-    // Podman does not checkpoint for users. Docker's containerd is no engine by itself.
-    let is_beside_docker = engine.name == "containerd" && facts.engines.iter().any(|other| other.name == "docker");
     let name = |path: &str| Path::new(path).file_name().map(OsStr::to_os_string);
     let default = engine.default_runtime.as_ref().map(|default| default.program.as_str());
     let is_default = |runtime: &&Runtime| default.is_some_and(|program| name(program) == name(&runtime.path));
     let runtime = facts.runtimes.iter().find(is_default).or(facts.runtimes.iter().find(|runtime| runtime.chosen));
-    !engine.rootless && !is_beside_docker && runtime.is_some_and(|runtime| leaves_outside(runtime) == Some(true))
+    runtime.is_some_and(|runtime| leaves_outside(runtime) == Some(true))
 }
 
 /// Whether a restored container gets processes outside of its time namespace; none if nobody knows.
@@ -254,8 +278,8 @@ fn log(facts: &Facts) -> Option<Step> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::Mode;
     use super::super::facts::tests::{engine, runtime, well};
-    use super::super::facts::{Mode, Teller};
     use super::*;
     use crate::timens;
 
@@ -421,6 +445,15 @@ mod tests {
                 facts.engines[0].in_force = Some(false);
             },
             &[(Id::ReloadEngine, NEEDED, &["systemctl reload docker"])],
+        ),
+        (
+            "a daemon that works with what its file has no more",
+            |facts| {
+                facts.engines = vec![engine("docker", Use::ByName)];
+                facts.engines[0].told_by = Some(Teller::Nobody);
+                facts.engines[0].in_force = Some(false);
+            },
+            &[(Id::ReloadEngine, OFFERED, &["systemctl restart docker"])],
         ),
         (
             "an engine that does not answer, and one that was not told",

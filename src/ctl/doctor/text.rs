@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The report for people: on one screen of 80 columns. What there is to copy is never cut.
 
-use super::facts::{
-    Criu, Engine, Exec, Facts, Kernel, Log, Mode, Obstacle, Report, Runtime, Settings, Step, Teller, Use,
-};
+use super::facts::{Criu, Engine, Exec, Facts, Kernel, Log, Mode, Obstacle, Report, Runtime, Settings, Step, Use};
 use super::next::{leaves_outside, title};
+use crate::ctl::engine::Teller;
 use crate::ctl::table;
 use crate::settings::LogTo;
 use crate::system_log::Listener;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Wish, arguments_of_running, read, run_within,
+    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Teller, Wish, arguments_of_running, read, run_within,
     running, search_path, text_of,
 };
 use crate::json::{self, Found};
@@ -259,21 +259,20 @@ fn loses_a_key(before: Option<&str>, after: Option<&str>) -> bool {
     has(before).into_iter().zip(has(after)).any(|(before, after)| before && !after)
 }
 
+fn says(arguments: &[String], option: &str) -> bool {
+    arguments.iter().any(|word| word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+}
+
 /// Refuses what Docker refuses: the same said by an option and in the file.
 fn not_by_options(arguments: &[String], wish: &Wish) -> Result<()> {
     let path = wish.shim.path();
-    let says = |option: &str| {
-        arguments
-            .iter()
-            .any(|word| word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
-    };
     ensure!(
-        !says("--add-runtime"),
+        !says(arguments, "--add-runtime"),
         "dockerd is started with --add-runtime, and then refuses runtimes in its file. Where those options are, add: \
          --add-runtime {NAME}={path}"
     );
     ensure!(
-        !(wish.default && says("--default-runtime")),
+        !(wish.default && says(arguments, "--default-runtime")),
         "dockerd is started with --default-runtime, and then refuses one in its file. Where that option is, write: \
          --default-runtime {NAME}"
     );
@@ -336,7 +335,14 @@ impl Engine for Docker {
         let in_file = Standing::of(all, Some(default.as_deref().unwrap_or("runc")), by_tnsctl);
         let Some((all, in_force)) = self.in_force() else { return Ok(in_file) };
         let has_all = in_file.ours.iter().all(|ours| all.contains(ours)) && default.is_none_or(|name| name == in_force);
-        Ok(Standing { in_force: Some(has_all), ..Standing::of(all, Some(&in_force), by_tnsctl) })
+        let mut standing = Standing::of(all, Some(&in_force), by_tnsctl);
+        let by_options = says(&arguments_of_running("dockerd").unwrap_or_default(), "--add-runtime");
+        let is_left = in_file.ours.is_empty() && !by_options;
+        if is_left {
+            standing.told_by = Teller::Nobody;
+        }
+        let has_more = is_left && !standing.ours.is_empty();
+        Ok(Standing { in_force: Some(has_all && !has_more), ..standing })
     }
 }
 

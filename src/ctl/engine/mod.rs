@@ -165,6 +165,15 @@ impl Runtime {
     }
 }
 
+/// Who has told an engine of the shim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Teller {
+    Tnsctl,
+    Hand,
+    Nobody,
+}
+
 /// How an engine stands to the shim.
 #[derive(Debug)]
 pub(super) struct Standing {
@@ -172,8 +181,8 @@ pub(super) struct Standing {
     pub default: Option<Runtime>,
     /// Those that are the shim, or should be by their name.
     pub ours: Vec<Runtime>,
-    /// It is tnsctl that has told it so.
-    pub by_tnsctl: bool,
+    /// Who has written so into its configuration.
+    pub told_by: Teller,
     /// Whether the daemon that runs has the same; none if that is not known.
     pub in_force: Option<bool>,
     /// Why nobody can ask it for a runtime, if so.
@@ -184,8 +193,13 @@ impl Standing {
     /// With those of all its runtimes that are the shim.
     fn of(all: Vec<Runtime>, default: Option<&str>, by_tnsctl: bool) -> Self {
         let default = default.and_then(|name| all.iter().find(|runtime| runtime.name == name).cloned());
-        let ours = all.into_iter().filter(|runtime| runtime.name == NAME || runtime.is_shim()).collect();
-        Self { default, ours, by_tnsctl, in_force: None, closed: None }
+        let ours: Vec<_> = all.into_iter().filter(|runtime| runtime.name == NAME || runtime.is_shim()).collect();
+        let told_by = match by_tnsctl {
+            _ if ours.is_empty() => Teller::Nobody,
+            true => Teller::Tnsctl,
+            false => Teller::Hand,
+        };
+        Self { default, ours, told_by, in_force: None, closed: None }
     }
 }
 
