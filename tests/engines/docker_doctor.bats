@@ -44,6 +44,7 @@ afresh() {
   tnsctl enable docker
   doctor
   is "$DOCTOR" 1
+  stands docker 'no tnsctl'
   is "$(engine docker .in_force)" false
   is "$(step reload_engine)" 'true systemctl reload docker'
   kill -HUP "$(<"$BATS_FILE_TMPDIR/engine.pid")"

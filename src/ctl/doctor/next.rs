@@ -441,7 +441,8 @@ mod tests {
         (
             "a daemon that was not told to read its file",
             |facts| {
-                facts.engines = vec![engine("docker", Use::ByName)];
+                facts.engines = vec![engine("docker", Use::No)];
+                facts.engines[0].told_by = Some(Teller::Tnsctl);
                 facts.engines[0].in_force = Some(false);
             },
             &[(Id::ReloadEngine, NEEDED, &["systemctl reload docker"])],

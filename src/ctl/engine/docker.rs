@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Teller, Wish, arguments_of_running, read, run_within,
+    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Wish, arguments_of_running, read, run_within,
     running, search_path, text_of,
 };
 use crate::json::{self, Found};
@@ -337,11 +337,10 @@ impl Engine for Docker {
         let has_all = in_file.ours.iter().all(|ours| all.contains(ours)) && default.is_none_or(|name| name == in_force);
         let mut standing = Standing::of(all, Some(&in_force), by_tnsctl);
         let by_options = says(&arguments_of_running("dockerd").unwrap_or_default(), "--add-runtime");
-        let is_left = in_file.ours.is_empty() && !by_options;
-        if is_left {
-            standing.told_by = Teller::Nobody;
+        let has_more = !by_options && in_file.ours.is_empty() && !standing.ours.is_empty();
+        if !by_options {
+            standing.told_by = in_file.told_by;
         }
-        let has_more = is_left && !standing.ours.is_empty();
         Ok(Standing { in_force: Some(has_all && !has_more), ..standing })
     }
 }
