@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# `make help` has what there is. For packagers: nothing here writes outside of TARGET_DIR, DISTDIR and what install is told; after
-# `make vendor`, CARGO_FLAGS=--offline builds without a network.
+# `make help` has what there is. For packagers: build, docs, install, vendor and dist-source write into TARGET_DIR, DISTDIR and what
+# install is told, and nowhere else; after `make vendor`, CARGO_FLAGS=--offline builds without a network.
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -29,8 +29,10 @@ MUSL = $(HOST:-gnu=-musl)
 # glibc's start costs twice what musl's does: musl where Rust and a C compiler for it are here.
 HAS_MUSL = $(and $(strip $(STATIC)),$(shell command -v musl-gcc),$(wildcard $(shell rustc --print target-libdir --target $(MUSL))/libstd-*))
 TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(HOST))
-# A release's archive has both built.
-BIN = $(if $(wildcard bin/tns-shim),bin,$(TARGET_DIR)/$(TARGET)/release)
+# A release's archive has both built. Else it is where `make build` has said that it was: root, who installs it, may have another Rust, or
+# none in PATH. TARGET=… names one of several.
+BUILT = $(TARGET_DIR)/$(TARGET)/release
+BIN = $(if $(wildcard bin/tns-shim),bin,$(or $(if $(filter command environment,$(origin TARGET)),,$(shell cat "$(TARGET_DIR)/built" 2>/dev/null)),$(BUILT)))
 DOCS = $(abspath $(if $(wildcard bin/tns-shim),.,$(TARGET_DIR)/docs))
 # Where a dependency's source lay is in what its errors say. The same bytes for everybody: not whose home that was.
 empty :=
@@ -53,17 +55,20 @@ SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist c
 	tests/stacks/build tests/stacks/clean tests/stacks/enter tests/stacks/lib.bash tests/stacks/machine.bash \
 	tests/vm/boot tests/vm/guest tests/vm/run tests/vm/reboot.bash
 
-.PHONY: build docs released shared rust install install-docs uninstall demo check unit arm64 integration guides vm stress lint deny fuzz bench \
+.PHONY: build compiler docs released shared rust install install-docs uninstall demo check unit arm64 integration guides vm stress lint deny fuzz bench \
 	packages vendor dist dist-source compatibility reproducible help clean
 
 build: rust ## the programs, tns-shim and tnsctl
 	SYSCONFDIR="$(SYSCONFDIR)" RUSTFLAGS="$(RUST)" \
 		$(CARGO) build --release --locked $(CARGO_FLAGS) --target $(TARGET) --target-dir "$(TARGET_DIR)"
+	mkdir -p "$(TARGET_DIR)"
+	echo "$(BUILT)" >"$(TARGET_DIR)/built"
 
 # Man pages and completions. scdoc (Debian's scdoc): the pages that people write are read in the source, too, and it is a small program that
 # makes nothing but man pages, and takes nothing that is not its own.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 docs: rust ## man pages and completions (scdoc)
+	@test "$(DOCS)" != "$(CURDIR)" || { echo 'make: man pages and completions are here already, beside bin/' >&2; exit 1; }
 	rm -rf "$(DOCS)"
 	$(CARGO) run --quiet --locked $(CARGO_FLAGS) --target-dir "$(TARGET_DIR)" --example generate -- "$(DOCS)"
 	cd docs/man && for page in *.scd; do \
@@ -79,6 +84,8 @@ rust:
 
 # Builds nothing, so that `make build` by a user and `make install` by root leave no files of root's in the tree.
 install: ## what was built: DESTDIR PREFIX SYSCONFDIR MANDIR DOCDIR
+	@test -e "$(BIN)/tns-shim" || \
+		{ echo 'make: there is no $(BIN)/tns-shim: `make build` first, or say where it is, with BIN=FOLDER' >&2; exit 1; }
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SYSCONFDIR)/tns-shim"
 	install -m 755 "$(BIN)/tns-shim" "$(BIN)/tnsctl" "$(DESTDIR)$(BINDIR)"
 	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-runc"
@@ -113,12 +120,16 @@ uninstall: ## takes back what install has put there
 		rm -f "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
 	rmdir "$(DESTDIR)$(SYSCONFDIR)/tns-shim" 2>/dev/null || true
 
+# For somebody who has Rust alone.
+compiler:
+	@command -v cc >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends gcc libc6-dev; }
+
 # The real failure without the shim, the real success with it, on this machine's runc and CRIU.
-demo: build ## the loss without the shim, the success with it (root)
+demo: compiler build ## the loss without the shim, the success with it (root)
 	TNS_BIN="$(BIN)" contrib/demo/run
 
 # And of `packages` what takes no compiler, and the core of `vm`: one machine after all else, because it takes both processors.
-check: unit integration guides ## all tests, and what they need (root)
+check: compiler unit integration guides ## all tests, and what they need (root)
 	$(MAKE) packages ONLY=released
 	$(MAKE) vm ONLY=core
 
