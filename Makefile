@@ -46,7 +46,7 @@ export SOURCE_DATE_EPOCH
 
 SHELL_SCRIPTS = .ci/run tests/compatibility tests/integration/has contrib/dist contrib/demo/run contrib/demo/story contrib/kubernetes/install-node.sh contrib/musl/build contrib/musl/tree.bash \
 	fuzz/run tests/emulated tests/reproducible tests/unit tests/faults/faults.bash \
-	contrib/packaged-docs contrib/arch/PKGBUILD contrib/debian/build contrib/debian/tns-shim.postrm contrib/debian/tns-shim.prerm \
+	contrib/packaged-docs contrib/arch/PKGBUILD contrib/arch/tns-shim.install contrib/before-removal contrib/debian/build contrib/debian/tns-shim.postrm contrib/debian/tns-shim.prerm \
 	contrib/debian/tests/runtime contrib/debian/tests/runc contrib/debian/tests/crun contrib/debian/tests/podman \
 	tests/packages/build tests/packages/run tests/packages/helpers.bash \
 	tests/integration/run tests/integration/helpers.bash tests/integration/namespaces.bash tests/integration/clocks.bash \
@@ -91,6 +91,7 @@ install: ## what was built: DESTDIR PREFIX SYSCONFDIR MANDIR DOCDIR
 	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-runc"
 	ln -sf tns-shim "$(DESTDIR)$(BINDIR)/tns-shim-crun"
 	install -d "$(DESTDIR)$(HOOKSDIR)"
+	install -m 755 contrib/before-removal "$(DESTDIR)$(PREFIX)/share/tns-shim/before-removal"
 	sed 's|@BINDIR@|$(BINDIR)|' hooks/tns-shim-precreate.json.in >"$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
 	test -e "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml" || \
 		install -m 644 contrib/config.toml "$(DESTDIR)$(SYSCONFDIR)/tns-shim/config.toml"
@@ -109,8 +110,9 @@ install-docs:
 
 # A settings file that somebody has changed stays.
 uninstall: ## takes back what install has put there
+	$(if $(DESTDIR),,contrib/before-removal)
 	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,tns-shim tnsctl tns-shim-runc tns-shim-crun)
-	rm -f "$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json"
+	rm -f "$(DESTDIR)$(HOOKSDIR)/tns-shim-precreate.json" "$(DESTDIR)$(PREFIX)/share/tns-shim/before-removal"
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/tnsctl.1 "$(DESTDIR)$(MANDIR)"/man1/tnsctl-*.1
 	rm -f "$(DESTDIR)$(MANDIR)/man5/tns-shim.toml.5" "$(DESTDIR)$(MANDIR)/man8/tns-shim.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/tnsctl" "$(DESTDIR)$(ZSHDIR)/_tnsctl" "$(DESTDIR)$(FISHDIR)/tnsctl.fish"

@@ -163,10 +163,11 @@ fn machine() -> Result<Vec<(&'static str, String)>> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let count = std::thread::available_parallelism()?;
     Ok(vec![
         ("Date", now.split('T').next().unwrap_or_default().to_owned()),
-        ("Kernel", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned()),
+        ("Kernel", kernel.split('-').next().unwrap_or_default().trim().to_owned()),
         ("Processor", format!("{}, {count} of them", model.unwrap_or(std::env::consts::ARCH).trim())),
     ])
 }

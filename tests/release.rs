@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A release has one version, wherever it is written.
+//! A release has one version, wherever it is written, and says where it is from.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -37,6 +37,21 @@ fn the_newest_changes_are_of_this_version_or_unreleased() {
     let changes = read("CHANGELOG.md");
     let newest = between(&changes, "## ", " ");
     assert!(newest == "Unreleased" || newest == VERSION, "{newest}");
+}
+
+/// Until it is decided, this stands for an address, and nobody can write to it.
+#[test]
+fn a_release_has_an_address_and_a_place() {
+    let newest = between(&read("CHANGELOG.md"), "## ", " ").to_owned();
+    for (file, place) in [
+        ("contrib/debian/control", "\nHomepage: "),
+        ("contrib/rpm/tns-shim.spec", "\nURL: "),
+        ("contrib/arch/PKGBUILD", "\nurl="),
+    ] {
+        let text = read(file);
+        assert_ne!(text.contains("@tns-shim.example>"), text.contains(place), "{file}: one without the other");
+        assert!(newest == "Unreleased" || text.contains(place), "{file}: RELEASE.md says what is missing");
+    }
 }
 
 #[test]

@@ -121,7 +121,7 @@ enum Command {
         /// Where to write a repaired copy, of a folder the folder with the images; an archive itself is never changed
         #[arg(long, value_name = "NEW", conflicts_with = "undo")]
         output: Option<PathBuf>,
-        /// Put the originals back, also those of an image that an earlier release holds on the host's time
+        /// Put the originals back, also those of an image that a build before the first release holds on the host's time
         #[arg(long)]
         undo: bool,
         /// Say what would be done, and change nothing: exit status 1 if something would be

@@ -36,7 +36,7 @@ pub(super) fn restore(call: &Call<'_>) -> Result<()> {
 
 /// An image that was understood.
 struct Looked<'a> {
-    /// What the folder holds, but for what an earlier release has taken from it.
+    /// What the folder holds, but for what a build before the first release has taken from it.
     source: Unchanged<'a, Folder>,
     images: Images,
     /// The first process's clocks, and when their file was written.

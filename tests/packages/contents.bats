@@ -106,6 +106,8 @@ each() { # each PATTERN FUNCTION
     contains "$(cat "$folder/doc/tns-shim/examples/containerd/config-v2.toml")" 'BinaryName = "/usr/bin/tns-shim"'
     contains "$(cat "$folder/doc/tns-shim/examples/crio/50-tns-shim.conf")" 'runtime_path = "/usr/bin/tns-shim"'
     sed 's/\\&//g; s/\\-/-/g' "$folder/man/man8/tns-shim.8" | grep -F /usr/share/doc/tns-shim/troubleshooting.md
+    # And what is not to be found there: nobody has the source.
+    is "$(grep -rnE 'contrib/(kubernetes|config)' "$folder/doc/tns-shim" --include='*.md' | grep -v building.md)" ''
     # The links of the documents.
     local link
     grep -roE '\]\([^)#:]+[)#]' --include='*.md' "$folder/doc" | sed -E 's/[^/]*:\]\(//; s/.$//' | sort -u | while read -r link; do
@@ -121,9 +123,17 @@ each() { # each PATTERN FUNCTION
   }
   each debian-* debian
   each released debian
-  rpm_() { is "$(rpm -qp --scripts --triggers "$(package "$1")")" ''; }
+  # And before it is removed, not before an upgrade, each says who needs it.
+  rpm_() {
+    is "$(rpm -qp --scripts --triggers "$(package "$1")" | grep -v ' (using /bin/sh)')" \
+      'if [ "$1" -eq 0 ]; then /usr/share/tns-shim/before-removal; fi'
+    is "$(rpm -qp --queryformat '%{PREUN}' "$(package "$1")")" 'if [ "$1" -eq 0 ]; then /usr/share/tns-shim/before-removal; fi'
+  }
   each rpm rpm_
-  arch() { is "$(bsdtar -tf "$(package "$1")" | grep -c INSTALL)" 0; }
+  # shellcheck disable=SC2329  # Called below, by what is sourced.
+  arch() {
+    is "$(bsdtar -xOf "$(package "$1")" .INSTALL | grep -v '^#\|^$' | tr -s ' \n' ' ')" 'pre_remove() { /usr/share/tns-shim/before-removal } '
+  }
   each arch arch
 }
 

@@ -126,7 +126,7 @@ another() { # another VERSION COMMAND...
   is "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" ''
   tnsctl enable podman
   is "$(/var/lib/dpkg/info/tns-shim.prerm upgrade 2>&1)" ''
-  contains "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" 'podman was told of it, and fails without it. Before you remove it: tnsctl disable podman'
+  contains "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" 'podman was told of it, and fails without it. Install tns-shim again, and then: tnsctl disable podman'
   podman --runtime tns-shim info >/dev/null
   tnsctl disable podman
 }
