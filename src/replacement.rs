@@ -13,10 +13,15 @@ use std::process;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
-use rustix::fs::RawDir;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{RawDir, XattrFlags, fremovexattr, fsetxattr, lgetxattr};
+use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::files;
+
+/// See acl(5).
+const ACL: &str = "system.posix_acl_access";
 
 /// The new content of a file, written and on disk beside it under a temporary name. Dropped, it is gone.
 #[derive(Debug)]
@@ -95,8 +100,8 @@ fn remove_leftovers(folder: &Path, ours: &str) {
 }
 
 impl Replacement {
-    /// Writes the pieces, with the mode and owner that `metadata` tells. A group that this user cannot give (in a user
-    /// namespace it may have no number) is left out; nobody can read or write it then who could not before.
+    /// Writes the pieces, with the mode and owner that `metadata` tells, and the ACL of what is there. A group that this user cannot
+    /// give (in a user namespace it may have no number), and an ACL that cannot be kept, are left out; nobody can read or write it then who could not before.
     ///
     /// # Errors
     /// The folder of `path` cannot be written, or the owner cannot be given.
@@ -108,9 +113,17 @@ impl Replacement {
             fchown(file.as_file(), Some(metadata.uid()), None)?;
         }
         let own_group = given.gid() != metadata.gid() && fchown(file.as_file(), None, Some(metadata.gid())).is_err();
-        let mode = if own_group { for_another_group(metadata.mode()) } else { metadata.mode() };
+        let acl = acl(path);
+        // Where there is an ACL, the group's bits are its mask, and not what the group may.
+        let is_narrower = own_group || acl != Ok(None);
+        let mode = if is_narrower { for_another_group(metadata.mode()) } else { metadata.mode() };
+        // What the folder has by default for files in it.
+        let _ = fremovexattr(file.as_file(), ACL);
         // After the owner, because chown takes set-id bits away.
         file.as_file().set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
+        if let (Ok(Some(acl)), false) = (acl, own_group) {
+            let _ = fsetxattr(file.as_file(), ACL, &acl, XattrFlags::empty());
+        }
         file.as_file().sync_all()?;
         Ok(Self { file, path: path.to_owned() })
     }
@@ -122,6 +135,17 @@ impl Replacement {
     pub fn take_place(self) -> Result<()> {
         self.file.persist(self.path)?;
         Ok(())
+    }
+}
+
+/// The ACL of a file (acl(5)), as the kernel has it; none if it has none.
+fn acl(path: &Path) -> Result<Option<Vec<u8>>, Errno> {
+    // As many entries as anybody has.
+    let mut acl = Vec::with_capacity(4096);
+    match lgetxattr(path, ACL, spare_capacity(&mut acl)) {
+        Ok(_) => Ok(Some(acl)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -114,6 +114,52 @@ fn a_config_of_another_owner_stays_theirs() {
     assert_eq!(fs::read_to_string(world.config()).unwrap(), with(PLAIN));
 }
 
+/// An ACL as the kernel takes it: read by one more user, and for the group what is given here, below a mask of that and of reading.
+fn acl(group: u16) -> Vec<u8> {
+    const ANYBODY: u32 = u32::MAX;
+    let entries = [(1, 6, ANYBODY), (2, 4, 1234), (4, group, ANYBODY), (0x10, group | 4, ANYBODY), (0x20, 0, ANYBODY)];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(u16::to_le_bytes(tag));
+        bytes.extend(u16::to_le_bytes(permissions));
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    bytes
+}
+
+fn acl_of(path: &Path) -> Option<Vec<u8>> {
+    let mut found = Vec::with_capacity(4096);
+    let buffer = rustix::buffer::spare_capacity(&mut found);
+    rustix::fs::getxattr(path, "system.posix_acl_access", buffer).ok().map(|_| found)
+}
+
+#[test]
+fn who_could_not_read_or_write_cannot_afterwards_where_there_are_acls() {
+    let Some(world) = World::new(RUNC_1_3) else { return };
+    let set = |path: &Path, kind, acl: &[u8]| rustix::fs::setxattr(path, kind, acl, rustix::fs::XattrFlags::empty());
+    world.write_config(without(PLAIN));
+    if set(&world.config(), "system.posix_acl_access", &acl(0)) == Err(rustix::io::Errno::OPNOTSUPP) {
+        common::skip::<()>("the file system of temporary files has no ACLs");
+        return;
+    }
+    for group in [0, 2, 4, 6] {
+        set(&world.config(), "system.posix_acl_access", &acl(group)).unwrap();
+        let mode = fs::metadata(world.config()).unwrap().mode();
+        world.create().go().assert_quiet_success();
+        assert_eq!(acl_of(&world.config()), Some(acl(group)));
+        assert_eq!(fs::metadata(world.config()).unwrap().mode(), mode);
+        fs::remove_file(world.config()).unwrap();
+        world.write_config(without(PLAIN));
+    }
+    // A file without one, in a folder that gives every new file one.
+    set(&world.path("bundle"), "system.posix_acl_default", &acl(4)).unwrap();
+    fs::set_permissions(world.config(), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(acl_of(&world.config()), None);
+    world.create().go().assert_quiet_success();
+    assert_eq!(acl_of(&world.config()), None);
+    assert_eq!(fs::metadata(world.config()).unwrap().mode() & 0o7777, 0o640);
+}
+
 /// Right before the program: as root of a user namespace that has this user's own number and group and no others.
 fn in_a_user_namespace() -> std::io::Result<()> {
     let map = format!("0 {} 1", nix::unistd::geteuid());

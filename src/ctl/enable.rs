@@ -5,7 +5,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -182,7 +182,8 @@ fn changed(change: &Change) -> Changed {
 fn make(changes: &[Change]) -> Result<()> {
     for (index, change) in changes.iter().enumerate() {
         if let Err(error) = make_one(change) {
-            take_back(changes.get(..index).unwrap_or_default())?;
+            take_back(changes.get(..index).unwrap_or_default())
+                .with_context(|| format!("{error:#}; and put back what was there"))?;
             return Err(error);
         }
     }
@@ -213,28 +214,38 @@ fn make_one(Change { path, before, after, folders }: &Change) -> Result<()> {
             for folder in made.into_iter().filter(|_| geteuid().is_root()) {
                 fs::set_permissions(folder, Permissions::from_mode(0o755))?;
             }
-            let mut file = replacement::beside(path).with_context(what)?;
-            file.write_all(content)?;
-            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist_noclobber(path).with_context(what)?;
-            Ok(())
+            made_anew(path, content)
+                .with_context(what)
+                .inspect_err(|_| remove_folders(path, *folders).unwrap_or_default())
         }
         (None, Some(_)) => {
             fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
-            // Those that were made for it, unless somebody has put something in.
-            for folder in path.ancestors().skip(1).take(*folders) {
-                match fs::remove_dir(folder) {
-                    Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                        return Err(error).with_context(|| format!("remove {}", folder.display()));
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
+            remove_folders(path, *folders)
         }
         (None, None) => Ok(()),
     }
+}
+
+fn made_anew(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = replacement::beside(path)?;
+    file.write_all(content)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    Ok(())
+}
+
+/// Those that were made for a file, unless somebody has put something in.
+fn remove_folders(path: &Path, folders: usize) -> Result<()> {
+    for folder in path.ancestors().skip(1).take(folders) {
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                return Err(error).with_context(|| format!("remove {}", folder.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn text(report: &Report) -> String {

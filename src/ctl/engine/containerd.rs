@@ -21,7 +21,10 @@ use toml::{Table, Value};
 use self::distribution::{MADE_TEMPLATE, Template, template, writer};
 use self::dump::{default_runtime, differs_only_by_us, handler, is_without_cri, plugin, runtime, runtimes, section};
 use super::imports::{self, Top};
-use super::{Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, is_ours, own, read, text_of, whole_file};
+use super::{
+    Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, all_running, arguments_of, is_ours, own, read,
+    text_of, value_of, whole_file,
+};
 use crate::replacement;
 
 const ENGINE: &str = "containerd";
@@ -35,6 +38,8 @@ const MADE: &str = "# Made by `tnsctl enable containerd`, and removed with that 
 pub(in crate::ctl) struct Containerd {
     program: Program,
     config: PathBuf,
+    /// A person has named it.
+    named: bool,
 }
 
 /// A configuration as it is without us.
@@ -48,17 +53,28 @@ struct Own {
 
 impl Containerd {
     pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>, patience: Duration) -> Result<Self> {
+        let named = config.is_some();
         let config = match config {
             Some(config) => std::path::absolute(config).context("find the working folder")?,
             None => usual_config(),
         };
         let found = distribution::program(&config);
-        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()), patience)?, config })
+        Ok(Self { program: Program::find(ENGINE, program.or(found.as_deref()), patience)?, config, named })
     }
 
     /// Where the drop-in is or would be.
     fn dropin(path: &Path) -> PathBuf {
         path.with_file_name("conf.d").join("50-tns-shim.toml")
+    }
+
+    /// The configuration that a containerd reads which runs here, if none reads this one.
+    fn elsewhere(&self) -> Option<PathBuf> {
+        let is_this =
+            |path: &Path| path == self.config || fs::canonicalize(path).ok() == fs::canonicalize(&self.config).ok();
+        let arguments = all_running(ENGINE).filter_map(|process| arguments_of(&process));
+        let configs: Vec<_> =
+            arguments.map(|words| PathBuf::from(value_of(&words, &["--config", "-c"]).unwrap_or(PATH))).collect();
+        if configs.iter().any(|config| is_this(config)) { None } else { configs.into_iter().next() }
     }
 
     /// What containerd makes of a configuration of that text, which is read beside the real one: imports may be relative.
@@ -68,6 +84,9 @@ impl Containerd {
     }
 
     fn dump_of(&self, path: &Path) -> Result<Table> {
+        if let Some(gone) = read(path)?.1.and_then(|bytes| Top::of(&text_of(path, bytes).ok()?).ok()?.missing(path)) {
+            bail!("containerd does not start with it: it imports {}, which is not there", gone.display());
+        }
         let path = path.to_str().context("its path is no text of UTF-8")?;
         let printed =
             self.program.ask(&["--config", path, "config", "dump"])?.or_its_words("containerd config dump")?;
@@ -94,7 +113,14 @@ impl Containerd {
 
     /// Adds what takes us out.
     fn leave(plan: &mut Plan, own: Own, template: Option<Template>) -> Result<()> {
-        let dropin = Self::dropin(&own.path);
+        let dropin = dropin_in_force(&own.path, &own.top, Self::dropin(&own.path));
+        ensure!(
+            !own.top.names(&own.path, &dropin) || !is_ours(&dropin)?,
+            "{} imports {} in another way than tnsctl has written it, and containerd does not start without that file: take it \
+             out of `imports` by hand, and try again",
+            own.path.display(),
+            dropin.display()
+        );
         if let Some(Template { path, before, text }) = template {
             let after = (text != MADE_TEMPLATE && before.is_some()).then(|| text.into_bytes());
             plan.change(&path, before, after, 0);
@@ -103,7 +129,7 @@ impl Containerd {
             let after = (own.before.is_some() && folders.is_none()).then(|| own.text.into_bytes());
             plan.change(&own.path, own.before, after, folders.unwrap_or(0));
         }
-        whole_file(plan, ENGINE, &dropin_in_force(&own.path, &own.top, dropin), None)
+        whole_file(plan, ENGINE, &dropin, None)
     }
 
     /// Adds what puts us in.
@@ -185,6 +211,14 @@ impl Engine for Containerd {
         let mut plan = Plan { restart: Some(format!("systemctl restart {restart}")), ..Plan::default() };
         let template = written_by.map(|_| template(&own.path, own.top.version)).transpose()?;
         if let Some(wish) = wish {
+            if let Some(elsewhere) = self.elsewhere().filter(|_| !self.named) {
+                bail!(
+                    "the containerd that runs here reads {}, and not {}: say which one is meant, with --config. (Docker's own is \
+                     told by `tnsctl enable docker`.)",
+                    elsewhere.display(),
+                    self.config.display()
+                );
+            }
             if let Some(distribution) = written_by.filter(|_| wish.default) {
                 bail!(
                     "{} has a setting for the default runtime: write `default-runtime: {NAME}` into its config.yaml, and leave \
@@ -193,7 +227,7 @@ impl Engine for Containerd {
                 );
             }
             self.enter(&mut plan, own, template, wish)?;
-            plan.notes.push("Kubernetes chooses it by a RuntimeClass with the handler `tns-shim`: contrib/kubernetes/runtimeclass.yaml".to_owned());
+            plan.notes.push("Kubernetes chooses it by a RuntimeClass with the handler `tns-shim`, as in the example runtimeclass.yaml".to_owned());
             plan.notes.push(format!("ctr takes no name from here, but --runc-binary {}", wish.shim.path()));
         } else {
             Self::leave(&mut plan, own, template)?;
@@ -272,7 +306,7 @@ fn taken_out(text: &str, dropin: &Path) -> Result<String> {
     if read(dropin)?.1.is_some_and(|bytes| own::whose(&bytes) == own::Whose::Foreign) {
         return Ok(text);
     }
-    Ok(dropin.to_str().map_or(text.clone(), |dropin| imports::without(&text, dropin)))
+    dropin.to_str().map_or_else(|| Ok(text.clone()), |dropin| imports::without(&text, dropin))
 }
 
 /// How many folders were made for a configuration that is there for us alone.

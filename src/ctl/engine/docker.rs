@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Wish, arguments_of_running, read, run_within,
-    running, search_path, text_of,
+    running, search_path, text_of, value_of, values_of,
 };
 use crate::json::{self, Found};
 
@@ -31,7 +31,9 @@ pub(in crate::ctl) struct Docker {
 
 impl Docker {
     pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>, patience: Duration) -> Result<Self> {
-        let config = config.unwrap_or(Path::new(PATH)).to_owned();
+        // The one that the daemon reads that runs here.
+        let in_use = || value_of(&arguments_of_running("dockerd")?, &["--config-file"]).map(PathBuf::from);
+        let config = config.map(Path::to_owned).or_else(in_use).unwrap_or(PATH.into());
         Ok(Self { program: Program::find("dockerd", program, patience)?, config })
     }
 
@@ -259,20 +261,15 @@ fn loses_a_key(before: Option<&str>, after: Option<&str>) -> bool {
     has(before).into_iter().zip(has(after)).any(|(before, after)| before && !after)
 }
 
-fn says(arguments: &[String], option: &str) -> bool {
-    arguments.iter().any(|word| word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
-}
-
-/// Refuses what Docker refuses: the same said by an option and in the file.
+/// Refuses what Docker refuses, or decides by itself: the same said by an option and in the file. Other runtimes may come from both.
 fn not_by_options(arguments: &[String], wish: &Wish) -> Result<()> {
-    let path = wish.shim.path();
+    let added = values_of(arguments, &["--add-runtime"]);
     ensure!(
-        !says(arguments, "--add-runtime"),
-        "dockerd is started with --add-runtime, and then refuses runtimes in its file. Where those options are, add: \
-         --add-runtime {NAME}={path}"
+        !added.iter().any(|runtime| runtime.split('=').next() == Some(NAME)),
+        "dockerd is started with --add-runtime {NAME}=…: it is told of it already, where that option is"
     );
     ensure!(
-        !(wish.default && says(arguments, "--default-runtime")),
+        !(wish.default && value_of(arguments, &["--default-runtime"]).is_some()),
         "dockerd is started with --default-runtime, and then refuses one in its file. Where that option is, write: \
          --default-runtime {NAME}"
     );
@@ -317,12 +314,19 @@ impl Engine for Docker {
         Ok(plan)
     }
 
-    fn ask(&self, _: Option<&Wish>) -> Result<Answer> {
+    fn ask(&self, wish: Option<&Wish>) -> Result<Answer> {
         let (path, text) = read(&self.config)?;
         if text.is_none() {
             return Ok(Answer::AsWished("there is no daemon.json".to_owned()));
         }
-        self.validate(&path)
+        let answer = self.validate(&path)?;
+        if wish.is_some_and(|wish| wish.default) && running("dockerd").is_none() {
+            return Ok(Answer::Unknown(
+                "dockerd does not run, so nobody knows its options: with a --default-runtime there it would not start"
+                    .to_owned(),
+            ));
+        }
+        Ok(answer)
     }
 
     fn standing(&self) -> Result<Standing> {
@@ -336,7 +340,8 @@ impl Engine for Docker {
         let Some((all, in_force)) = self.in_force() else { return Ok(in_file) };
         let has_all = in_file.ours.iter().all(|ours| all.contains(ours)) && default.is_none_or(|name| name == in_force);
         let mut standing = Standing::of(all, Some(&in_force), by_tnsctl);
-        let by_options = says(&arguments_of_running("dockerd").unwrap_or_default(), "--add-runtime");
+        let arguments = arguments_of_running("dockerd").unwrap_or_default();
+        let by_options = !values_of(&arguments, &["--add-runtime"]).is_empty();
         let has_more = !by_options && in_file.ours.is_empty() && !standing.ours.is_empty();
         if !by_options {
             standing.told_by = in_file.told_by;
@@ -455,10 +460,9 @@ mod tests {
         };
         assert_eq!(check("dockerd -H fd:// --default-runtime=runc", false), Ok(()));
         assert!(check("dockerd --default-runtime=runc", true).unwrap_err().ends_with("--default-runtime tns-shim"));
-        assert!(
-            check("dockerd --add-runtime x=/x", false)
-                .unwrap_err()
-                .ends_with("--add-runtime tns-shim=/usr/bin/tns-shim")
-        );
+        assert_eq!(check("dockerd --add-runtime x=/x --add-runtime=y=/y", true), Ok(()));
+        for line in ["dockerd --add-runtime tns-shim=/x", "dockerd --add-runtime x=/x --add-runtime=tns-shim=/x"] {
+            assert!(check(line, false).unwrap_err().contains("told of it already"), "{line}");
+        }
     }
 }

@@ -3,9 +3,9 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -20,8 +20,9 @@ pub(super) struct Top {
     /// 1 where it does not say.
     pub version: i64,
     pub imports: Vec<String>,
-    /// Where the array is in the text.
+    /// Where the array is in the text, and where its elements are.
     array: Option<Range<usize>>,
+    elements: Vec<Range<usize>>,
 }
 
 impl Top {
@@ -33,24 +34,70 @@ impl Top {
             Some(DeValue::Integer(number)) => number.as_str().parse().context("its version is no number")?,
             Some(_) => anyhow::bail!("its version is no number"),
         };
-        let (mut imports, mut array) = (Vec::new(), None);
+        let mut top = Self { version, ..Self::default() };
         if let Some(value) = value("imports") {
             let DeValue::Array(elements) = value.get_ref() else { anyhow::bail!("its `imports` is no array") };
-            imports = elements.iter().filter_map(|element| element.get_ref().as_str().map(str::to_owned)).collect();
-            array = Some(value.span());
+            for element in elements {
+                let import = element.get_ref().as_str().context("its `imports` has something else than text")?;
+                top.imports.push(import.to_owned());
+                top.elements.push(element.span());
+            }
+            top.array = Some(value.span());
         }
-        Ok(Self { version, imports, array })
+        Ok(top)
     }
 
     /// Whether a file of that path is imported already, by what containerd takes for a pattern of it.
     pub(super) fn covers(&self, config: &Path, file: &Path) -> bool {
         self.imports.iter().any(|import| covers(import, config, file))
     }
+
+    /// Whether it is imported by its own name, so that containerd does not start where it is not there.
+    pub(super) fn names(&self, config: &Path, file: &Path) -> bool {
+        self.imports.iter().any(|import| !is_pattern(import) && absolute(import, config) == file)
+    }
+
+    /// The first import by a name that is not there. `containerd config dump` takes no notice of it, and prints what it had read
+    /// before; containerd itself does not start.
+    pub(super) fn missing(&self, config: &Path) -> Option<PathBuf> {
+        let named = self.imports.iter().filter(|import| !is_pattern(import));
+        named.map(|import| absolute(import, config)).find(|file| !file.exists())
+    }
+}
+
+/// As containerd has it.
+fn is_pattern(import: &str) -> bool {
+    import.contains('*')
+}
+
+fn absolute(import: &str, config: &Path) -> PathBuf {
+    config.parent().unwrap_or(Path::new("/")).join(import)
 }
 
 fn covers(import: &str, config: &Path, file: &Path) -> bool {
-    let import = config.parent().unwrap_or(Path::new("/")).join(import);
-    import == file || import.file_name() == Some("*.toml".as_ref()) && import.parent() == file.parent()
+    let path = absolute(import, config);
+    if !is_pattern(import) {
+        return path == file;
+    }
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let (Some(pattern), Some(name)) = (name(&path), name(file)) else { return false };
+    path.parent() == file.parent() && matches(&pattern, &name)
+}
+
+/// Whether a pattern in which only `*` is special is one of that name.
+fn matches(pattern: &str, name: &str) -> bool {
+    if pattern.contains(['?', '[', '\\']) {
+        return false;
+    }
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some((_, after)) = name.split_once(part) else { return false };
+        name = after;
+    }
+    name.ends_with(last)
 }
 
 /// `text` with a pattern that covers the file replaced by all else that it covers: what containerd is asked about when the
@@ -61,11 +108,9 @@ pub(super) fn passing_over(text: &str, top: &Top, config: &Path, file: &Path) ->
     for import in &top.imports {
         if !covers(import, config, file) {
             imports.push(import.clone());
-        } else if import.ends_with("*.toml") {
+        } else if is_pattern(import) {
             let entries = fs::read_dir(replacement::folder_of(file)).into_iter().flatten().flatten();
-            let parts = entries
-                .map(|entry| entry.path())
-                .filter(|path| path.extension() == Some("toml".as_ref()) && path != file);
+            let parts = entries.map(|entry| entry.path()).filter(|path| covers(import, config, path) && path != file);
             let mut parts: Vec<_> = parts.filter_map(|path| path.to_str().map(str::to_owned)).collect();
             parts.sort();
             imports.extend(parts);
@@ -91,17 +136,37 @@ pub(super) fn with(text: &str, top: &Top, file: &str) -> String {
     }
 }
 
-/// `text` without what [`with`] has added, or as it is if that is not there.
-pub(super) fn without(text: &str, file: &str) -> String {
+/// `text` without what [`with`] has added, wherever it stands by now and however somebody's tool has quoted it, or as it is if
+/// that is not there.
+///
+/// # Errors
+/// It is no configuration, or the import cannot be taken out without touching what stands around it.
+pub(super) fn without(text: &str, file: &str) -> Result<String> {
     if let Some(rest) = text.strip_prefix(&line(file)) {
-        return rest.to_owned();
+        return Ok(rest.to_owned());
     }
-    let array = Top::of(text).ok().and_then(|top| top.array);
-    let element = format!("\"{file}\", ");
-    match array.map(|array| array.start + 1).filter(|at| text[*at..].starts_with(&element)) {
-        Some(at) => format!("{}{}", &text[..at], &text[at + element.len()..]),
-        None => text.to_owned(),
+    let top = Top::of(text)?;
+    let mut left = text.to_owned();
+    for (_, element) in top.imports.iter().zip(&top.elements).rev().filter(|(import, _)| *import == file) {
+        left.replace_range(with_comma(&left, element), "");
     }
+    let wanted: Vec<_> = top.imports.into_iter().filter(|import| import != file).collect();
+    ensure!(
+        Top::of(&left).is_ok_and(|top| top.imports == wanted),
+        "its `imports` was written anew since tnsctl has added \"{file}\" there: take that out by hand, and try again"
+    );
+    Ok(left)
+}
+
+/// An element of an array, and the comma that goes with it: the one behind it, or that before the last one.
+fn with_comma(text: &str, element: &Range<usize>) -> Range<usize> {
+    let (before, after) = (&text[..element.start], &text[element.end..]);
+    if let Some(rest) = after.trim_start().strip_prefix(',') {
+        let rest = rest.strip_prefix(' ').unwrap_or(rest);
+        return element.start..text.len() - rest.len();
+    }
+    let start = before.trim_end().strip_suffix(',').map_or(element.start, str::len);
+    start..element.end
 }
 
 fn line(file: &str) -> String {
@@ -131,12 +196,49 @@ mod tests {
             let changed = with(text, &Top::of(text).unwrap(), FILE);
             assert_eq!(changed, expected);
             assert_eq!(Top::of(&changed).unwrap().imports[0], FILE);
-            assert_eq!(without(&changed, FILE), text);
-            assert_eq!(without(text, FILE), text);
+            assert_eq!(without(&changed, FILE).unwrap(), text);
+            assert_eq!(without(text, FILE).unwrap(), text);
         }
-        // Somebody has added one of theirs.
-        let added = format!("imports = [\"{FILE}\", \"mine\"] # tns-shim\n");
-        assert_eq!(without(&added, FILE), "imports = [\"mine\"] # tns-shim\n");
+    }
+
+    #[test]
+    fn an_import_goes_however_somebody_has_written_it_by_now() {
+        for (now, left) in [
+            // Somebody has added one of theirs.
+            ("imports = [\"F\", \"mine\"] # tns-shim\n", "imports = [\"mine\"] # tns-shim\n"),
+            ("imports = [\"mine\", \"F\"]\n", "imports = [\"mine\"]\n"),
+            ("imports = [\"a\", \"F\", \"b\"]\n", "imports = [\"a\", \"b\"]\n"),
+            ("imports = ['a','F','b']\n", "imports = ['a','b']\n"),
+            // A tool has written it anew, without the remark.
+            ("imports = [\"F\"]\n", "imports = []\n"),
+            ("imports = ['F']\n", "imports = []\n"),
+            ("version = 3\nimports = ['''F''']", "version = 3\nimports = []"),
+            ("imports = [\n  'a',\n  'F',\n]\n", "imports = [\n  'a',\n  \n]\n"),
+            ("imports = [\n  'a',\n  'F'\n]\n", "imports = [\n  'a'\n]\n"),
+            ("imports = [ 'F' # mine\n , 'a']", "imports = [ # mine\n 'a']"),
+            ("imports = ['F', 'a', 'F']", "imports = ['a']"),
+            ("note = 'F'\nimports = ['conf.d/*.toml']", "note = 'F'\nimports = ['conf.d/*.toml']"),
+        ] {
+            let [now, left] = [now, left].map(|text| text.replace('F', FILE));
+            match without(&now, FILE) {
+                Ok(text) => assert_eq!(text, left, "{now}"),
+                Err(error) => assert!(now.contains("# mine\n ,"), "{now}: {error:#}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_named_has_to_be_there_and_what_a_pattern_covers_has_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, there) = (folder.path().join("config.toml"), folder.path().join("there.toml"));
+        fs::write(&there, "").unwrap();
+        let missing = |imports: &str| Top::of(&format!("imports = [{imports}]")).unwrap().missing(&config);
+        assert_eq!(missing(&format!("'there.toml', '{}', 'gone/*.toml'", there.display())), None);
+        assert_eq!(missing("'there.toml', 'gone.toml'"), Some(folder.path().join("gone.toml")));
+        assert_eq!(missing("'/gone/x.toml'"), Some(PathBuf::from("/gone/x.toml")));
+        let names = |imports: &str| Top::of(&format!("imports = [{imports}]")).unwrap().names(&config, &there);
+        assert!(names("'there.toml'") && names(&format!("'{}'", there.display())));
+        assert!(!names("'*.toml'") && !names("'other.toml'"));
     }
 
     #[test]
@@ -175,10 +277,25 @@ mod tests {
             let top = Top::of(&format!("imports = [{imports}]")).unwrap();
             top.covers(Path::new("/etc/containerd/config.toml"), Path::new(FILE))
         };
-        for imports in ["'/etc/containerd/conf.d/*.toml'", "'a', 'conf.d/*.toml'", "'conf.d/50-tns-shim.toml'"] {
+        for imports in [
+            "'/etc/containerd/conf.d/*.toml'",
+            "'a', 'conf.d/*.toml'",
+            "'conf.d/50-tns-shim.toml'",
+            "'conf.d/*'",
+            "'conf.d/50-*'",
+            "'conf.d/*tns*.toml'",
+        ] {
             assert!(covers(imports), "{imports}");
         }
-        for imports in ["", "'/etc/containerd/*.toml'", "'conf.d'", "'conf.d/*'", "'other/*.toml'"] {
+        for imports in [
+            "",
+            "'/etc/containerd/*.toml'",
+            "'conf.d'",
+            "'conf.d/60*'",
+            "'conf.d/*tns*.tom'",
+            "'other/*.toml'",
+            "'conf.d/5?-*'",
+        ] {
             assert!(!covers(imports), "{imports}");
         }
     }

@@ -13,12 +13,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, geteuid};
 use serde::Serialize;
 
 use crate::files::{self, Links};
@@ -47,7 +48,9 @@ impl Shim {
     /// Beside tnsctl, under the name that leads to that runtime.
     pub(super) fn beside_this(runtime: Option<&str>) -> Result<Self> {
         let own = std::env::current_exe().context("find tnsctl itself")?;
-        let folder = own.parent().unwrap_or(Path::new("/")).to_str().filter(|path| is_plain(path));
+        let behind = own.parent().unwrap_or(Path::new("/"));
+        let called = called_in().filter(|folder| leads_to(folder, behind));
+        let folder = called.as_deref().unwrap_or(behind).to_str().filter(|path| is_plain(path));
         let folder = folder.with_context(|| {
             let path = printable(&own.to_string_lossy(), 1024);
             format!("{path} is in a folder whose name cannot be written into every configuration: install it elsewhere")
@@ -77,6 +80,24 @@ impl Shim {
         let binary = locate::runtime(self.name.as_ref())?;
         Ok(abilities::of(&binary).kind)
     }
+}
+
+/// The folder that this was called in, by its path or by PATH.
+fn called_in() -> Option<PathBuf> {
+    let called = PathBuf::from(std::env::args_os().next()?);
+    let is_name = called.components().count() == 1;
+    let path = if is_name { which::which_global(&called).ok()? } else { called };
+    path.is_absolute().then(|| path.parent().map(Path::to_owned)).flatten()
+}
+
+/// Whether the shim in one folder is that in the other, behind links, and nobody else can lead it elsewhere. Then the former is what
+/// stays when the latter, with a version in its name, goes with an upgrade.
+fn leads_to(folder: &Path, behind: &Path) -> bool {
+    let file = |folder: &Path| fs::metadata(folder.join(NAME)).map(|file| (file.dev(), file.ino())).ok();
+    let is_safe = |owner: u32, mode: u32| (owner == 0 || owner == geteuid().as_raw()) && mode & 0o022 == 0;
+    folder != behind
+        && file(folder).is_some_and(|found| file(behind) == Some(found))
+        && fs::metadata(folder).is_ok_and(|folder| is_safe(folder.uid(), folder.mode()))
 }
 
 /// Whether TOML and JSON have nothing to escape in it, nor a shell.
@@ -366,19 +387,48 @@ fn is_ours(path: &Path) -> Result<bool> {
     Ok(read(path)?.1.is_some_and(|bytes| matches!(own::whose(&bytes), own::Whose::Ours { .. })))
 }
 
-/// The process of that program that runs here: not one of another mount namespace, as far as this user may see that.
-fn running(name: &str) -> Option<PathBuf> {
-    let own = fs::read_link("/proc/self/ns/mnt").ok()?;
-    fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()).find(|process| {
+/// The processes of that program that run here: not those of another mount namespace, as far as this user may see that.
+fn all_running(name: &str) -> impl Iterator<Item = PathBuf> {
+    let own = fs::read_link("/proc/self/ns/mnt").ok();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes.filter(move |process| {
         fs::read(process.join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == name.as_bytes())
-            && fs::read_link(process.join("ns/mnt")).map_or(true, |theirs| theirs == own)
+            && fs::read_link(process.join("ns/mnt")).map_or(true, |theirs| own.as_ref() == Some(&theirs))
     })
+}
+
+fn running(name: &str) -> Option<PathBuf> {
+    all_running(name).next()
+}
+
+/// The arguments of a process, if it is still there.
+fn arguments_of(process: &Path) -> Option<Vec<String>> {
+    let line = fs::read(process.join("cmdline")).ok()?;
+    Some(line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
 /// The arguments of that program, if it runs here.
 fn arguments_of_running(name: &str) -> Option<Vec<String>> {
-    let line = fs::read(running(name)?.join("cmdline")).ok()?;
-    Some(line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    arguments_of(&running(name)?)
+}
+
+/// What an option is given, by any of its names: `--option value`, `--option=value`.
+fn values_of<'a>(arguments: &'a [String], names: &[&str]) -> Vec<&'a str> {
+    let mut values = Vec::new();
+    for (word, next) in arguments.iter().zip(arguments.iter().skip(1).map(Some).chain([None])) {
+        for name in names {
+            match word.strip_prefix(name) {
+                Some("") => values.extend(next.map(String::as_str)),
+                Some(rest) => values.extend(rest.strip_prefix('=')),
+                None => {}
+            }
+        }
+    }
+    values
+}
+
+fn value_of<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
+    values_of(arguments, names).pop()
 }
 
 /// Whether a path is in that folder.
@@ -416,6 +466,35 @@ mod tests {
             shim("tns-shim-crun").in_text(text),
             r#"a = "/usr/bin/tns-shim-crun" b = "/usr/bin/tns-shim-runc" # /usr/local/bin"#
         );
+    }
+
+    #[test]
+    fn an_option_has_the_value_behind_it() {
+        let words: Vec<_> = "x -c a --config b --config=c --configs d --config".split(' ').map(str::to_owned).collect();
+        assert_eq!(values_of(&words, &["--config", "-c"]), ["a", "b", "c"]);
+        assert_eq!(value_of(&words, &["--config", "-c"]), Some("c"));
+        assert_eq!(value_of(&words, &["--other"]), None);
+    }
+
+    #[test]
+    fn a_folder_of_links_is_written_if_it_leads_to_the_same_and_to_nobody_else_s() {
+        use std::fs::Permissions;
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let world = tempfile::tempdir().unwrap();
+        let [version, stable, other] = ["app-1.0/bin", "bin", "other"].map(|folder| world.path().join(folder));
+        for folder in [&version, &stable, &other] {
+            fs::create_dir_all(folder).unwrap();
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(version.join(NAME), "").unwrap();
+        fs::write(other.join(NAME), "").unwrap();
+        assert!(!leads_to(&stable, &version));
+        symlink(version.join(NAME), stable.join(NAME)).unwrap();
+        assert!(leads_to(&stable, &version));
+        assert!(!leads_to(&version, &version) && !leads_to(&other, &version));
+        fs::set_permissions(&stable, Permissions::from_mode(0o775)).unwrap();
+        assert!(!leads_to(&stable, &version));
     }
 
     #[test]
