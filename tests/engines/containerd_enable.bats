@@ -17,7 +17,10 @@ setup() {
   rm -rf /etc/containerd /var/lib/rancher
   mkdir /etc/containerd
 }
-teardown() { rm -rf "$WORK" /etc/containerd /var/lib/rancher; }
+teardown() {
+  [[ ! -e $WORK/daemon/pid || ! -d /proc/$(<"$WORK/daemon/pid") ]] || stop_daemon "$WORK/daemon/pid"
+  rm -rf "$WORK" /etc/containerd /var/lib/rancher
+}
 
 # As Debian ships it, in 12, 13 and unstable.
 debian_s() {
@@ -179,6 +182,101 @@ there_and_back() { # there_and_back TEXT
   tnsctl disable containerd
   { debian_s && printf '[debug]\n  level = "warn"\n'; } | cmp - "$CONFIG"
   is "$(ls -A /etc/containerd)" config.toml
+}
+
+# What `containerd config dump` does not tell: an import of a file that is not there is fatal.
+starts() {
+  mkdir -p "$WORK/daemon"
+  containerd --root "$WORK/daemon/root" --state "$WORK/daemon/state" --address "$WORK/daemon/sock" >"$WORK/daemon/log" 2>&1 3>&- 4>&- &
+  echo $! >"$WORK/daemon/pid"
+  wait_for ctr --address "$WORK/daemon/sock" version || fail "$(tail -n 3 "$WORK/daemon/log")"
+  stop_daemon "$WORK/daemon/pid"
+}
+
+@test "somebody has written the imports anew: the handler goes, and containerd starts" {
+  dropin=/etc/containerd/conf.d/50-tns-shim.toml
+  echo 'oom_score = -7' >/etc/containerd/mine.toml
+  debian_s >"$CONFIG"
+  tnsctl enable containerd
+  if ! grep -qF "imports = [\"$dropin\"]" "$CONFIG"; then
+    # containerd 1, where there is none.
+    is "$(grep -c '^# tns-shim: begin' "$CONFIG")" 1
+    starts
+    return
+  fi
+  cp -r /etc/containerd "$WORK/enabled"
+  rewritten() { sed -i "1s|.*|$1|" "$CONFIG"; }
+  migrated() { containerd config migrate 2>/dev/null >"$WORK/migrated" && cp "$WORK/migrated" "$CONFIG"; }
+  for change in \
+    "rewritten 'imports = [\"$dropin\"]'" \
+    "rewritten \"imports = ['$dropin']\"" \
+    "rewritten 'imports = [\"/etc/containerd/mine.toml\", \"$dropin\"]'" \
+    "rewritten \"imports = [ '/etc/containerd/mine.toml' , '$dropin' ]\"" \
+    "rewritten 'imports = [\\n  \"$dropin\", # theirs\\n  \"mine.toml\",\\n]'" \
+    migrated; do
+    rm -rf /etc/containerd
+    cp -r "$WORK/enabled" /etc/containerd
+    eval "$change"
+    has_handler || fail "$change"
+    starts
+    run tnsctl disable containerd
+    is "$status" 0 || fail "$change" "$output"
+    [[ ! -e $dropin ]]
+    # That writes what was imported into the file itself.
+    if [[ $change == migrated ]]; then
+      contains "$output" 'it has a runtime tns-shim still, by /usr/local/bin/tns-shim, which tnsctl has not written'
+    else
+      contains "$output" 'takes it as it is'
+      has_handler && fail "still there after: $change"
+    fi
+    is "$(grep -c 50-tns-shim "$CONFIG" || true)" 0
+    [[ $(head -n 4 "$CONFIG") != *mine.toml* ]] || contains "$(containerd config dump 2>/dev/null)" 'oom_score = -7'
+    starts
+  done
+
+  # By a name that is not the one that was written: that is somebody's, and needs the file.
+  rm -rf /etc/containerd
+  cp -r "$WORK/enabled" /etc/containerd
+  rewritten 'imports = ["conf.d/50-tns-shim.toml"]'
+  snapshot /etc/containerd >"$WORK/before"
+  refused 'and containerd does not start without that file' disable containerd
+  is "$(snapshot /etc/containerd | grep -v '^d')" "$(grep -v '^d' "$WORK/before")"
+}
+
+@test "an import of a file that is not there: containerd does not start, and nothing is said to be well" {
+  { echo 'imports = ["/etc/containerd/gone.toml"]'; debian_s; } >"$CONFIG"
+  cp "$CONFIG" "$WORK/before"
+  refused 'it imports /etc/containerd/gone.toml, which is not there' enable containerd
+  cmp "$WORK/before" "$CONFIG"
+  run tnsctl disable containerd
+  is "$status" 0
+  contains "$output" 'not confirmed by containerd'
+}
+
+@test "patterns of somebody that cover the drop-in: twice is once" {
+  for pattern in '/etc/containerd/conf.d/*' 'conf.d/50-*.toml'; do there_and_back "imports = [\"$pattern\"]"$'\n'"$(debian_s)"; done
+}
+
+@test "a containerd that runs with another configuration is not told by the usual one" {
+  debian_s >"$CONFIG"
+  mkdir -p "$WORK/daemon"
+  cp "$CONFIG" "$WORK/daemon/config.toml"
+  containerd --config "$WORK/daemon/config.toml" --root "$WORK/daemon/root" --state "$WORK/daemon/state" \
+    --address "$WORK/daemon/sock" >"$WORK/daemon/log" 2>&1 3>&- 4>&- &
+  echo $! >"$WORK/daemon/pid"
+  wait_for ctr --address "$WORK/daemon/sock" version
+  cp "$CONFIG" "$WORK/before"
+  refused "the containerd that runs here reads $WORK/daemon/config.toml" enable containerd
+  cmp "$WORK/before" "$CONFIG"
+  tnsctl enable containerd --config "$WORK/daemon/config.toml"
+  has_handler "$WORK/daemon/config.toml"
+  tnsctl disable containerd --config "$WORK/daemon/config.toml"
+  cmp "$CONFIG" "$WORK/daemon/config.toml"
+  # One by its side that reads the usual one.
+  tnsctl enable containerd --config "$CONFIG"
+  tnsctl disable containerd
+  cmp "$WORK/before" "$CONFIG"
+  stop_daemon "$WORK/daemon/pid"
 }
 
 # K3s, as far as it writes containerd's configuration at each start: from its own text, or from a template with that in it.

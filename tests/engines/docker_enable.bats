@@ -162,15 +162,61 @@ validates() { dockerd --help 2>&1 | grep -q -- --validate; }
   cmp "$WORK/changed" "$CONFIG"
 }
 
-@test "a dockerd that has its runtimes from options is told by these" {
-  somebody_s >"$CONFIG"
-  cp "$CONFIG" "$WORK/before"
-  stop_daemon "$BATS_FILE_TMPDIR/engine.pid"
-  dockerd --add-runtime mine=/usr/bin/mine >>"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
+# Another one than that of all tests, which does not run meanwhile.
+start_with() { # start_with OPTION...
+  [[ ! -d /proc/$(<"$BATS_FILE_TMPDIR/engine.pid") ]] || stop_daemon "$BATS_FILE_TMPDIR/engine.pid"
+  dockerd "$@" >>"$BATS_FILE_TMPDIR/dockerd.log" 2>&1 3>&- 4>&- &
   echo $! >"$BATS_FILE_TMPDIR/engine.pid"
   wait_for docker version
-  refused '--add-runtime tns-shim=/usr/local/bin/tns-shim' enable docker
+}
+
+@test "runtimes from options and those of the file are both there; one that is told already is left alone" {
+  somebody_s >"$CONFIG"
+  cp "$CONFIG" "$WORK/before"
+  start_with --add-runtime mine=/usr/bin/mine
+  tnsctl enable docker
+  start_with --add-runtime mine=/usr/bin/mine
+  knows mine
+  knows tns-shim
+  tnsctl disable docker
   cmp "$WORK/before" "$CONFIG"
+  start_with --add-runtime tns-shim=/usr/local/bin/tns-shim
+  refused 'it is told of it already' enable docker
+  cmp "$WORK/before" "$CONFIG"
+  restart
+}
+
+@test "what the daemon reads is another file: that one is changed, and the daemon takes it" {
+  somebody_s >"$CONFIG"
+  cp "$CONFIG" "$WORK/before"
+  for form in "--config-file $WORK/own.json" "--config-file=$WORK/own.json"; do
+    somebody_s >"$WORK/own.json"
+    # shellcheck disable=SC2086  # One word or two.
+    start_with $form
+    run tnsctl enable docker
+    is "$status" 0
+    contains "$output" "$WORK/own.json"
+    cmp "$WORK/before" "$CONFIG"
+    reload tns-shim
+    tnsctl disable docker
+    cmp "$WORK/before" "$WORK/own.json"
+  done
+  restart
+}
+
+@test "the default for a daemon that does not run: nobody knows its options, and nothing is said to be well" {
+  somebody_s >"$CONFIG"
   stop_daemon "$BATS_FILE_TMPDIR/engine.pid"
+  run tnsctl enable docker --default
+  is "$status" 0
+  contains "$output" 'not confirmed by docker: dockerd does not run'
+  # What that is about, in Docker's words.
+  run timeout 60 dockerd --default-runtime runc
+  isnt "$status" 0
+  contains "$output" 'specified both as a flag and in the configuration file'
+  run tnsctl enable docker
+  is "$status" 0
+  [[ $output != *'dockerd does not run'* ]]
+  tnsctl disable docker
   start_engine
 }

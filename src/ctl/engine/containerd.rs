@@ -246,7 +246,15 @@ impl Engine for Containerd {
             return Ok(asked());
         }
         let is = handler(&self.dump_of(&self.config)?);
-        let Some(wish) = wish else { return Ok(asked()) };
+        let Some(wish) = wish else {
+            // `config migrate` writes what was imported into the file itself. K3s has it until it starts again.
+            return Ok(match is.filter(|_| written_by.is_none()) {
+                Some(program) => Answer::Unknown(format!(
+                    "it has a runtime {NAME} still, by {program}, which tnsctl has not written: take that out by hand"
+                )),
+                None => asked(),
+            });
+        };
         let wished = wish.shim.path();
         if is.as_ref() == Some(&wished) {
             return Ok(asked());

@@ -95,7 +95,7 @@ impl Engine for Crio {
         let mut plan = Plan { restart: Some("systemctl restart crio".to_owned()), ..Plan::default() };
         whole_file(&mut plan, "cri-o", Path::new(PATH), body.as_deref())?;
         plan.notes.push(if wish.is_some() {
-            "Kubernetes chooses it by a RuntimeClass with the handler `tns-shim`: contrib/kubernetes/runtimeclass.yaml"
+            "Kubernetes chooses it by a RuntimeClass with the handler `tns-shim`, as in the example runtimeclass.yaml"
                 .to_owned()
         } else {
             "pods that were made with it need it to the end: remove them before CRI-O restarts".to_owned()
