@@ -3,7 +3,8 @@
 # Puts tns-shim onto a Kubernetes node with containerd, as the runtime handler `tns-shim`, and takes it off again.
 #
 #   install-node.sh install     containerd is restarted only if its configuration has changed
-#   install-node.sh remove      takes back that, and nothing else; but nothing as long as containers use it
+#   install-node.sh remove      takes back that, and nothing else; but nothing as long as containers use it, or if containerd would not
+#                               start without it
 #   install-node.sh run         installs, waits for SIGTERM, removes: for a DaemonSet
 #
 # Environment:
@@ -23,6 +24,10 @@
 # the same is appended to config.toml, if need be with the runc that containerd no longer has by itself when it reads another runtime.
 # And it is asked once more after the restart: without the handler there, all is taken back.
 #
+# Somebody else's is neither replaced nor removed: a drop-in of that name without this script's first line (tnsctl's, or one put there by
+# hand), and programs in BIN_DIR that are not named in the file .tns-shim-installer there, which this script makes before it puts any
+# there. Programs that are the same to the byte are used as they are.
+#
 # That is how `tnsctl enable containerd` does it, too. This does not call it: nodes have what an earlier installer has put there between its
 # own marks, which only it knows how to take out, and which tnsctl leaves alone as somebody else's.
 set -eu
@@ -36,12 +41,19 @@ containerd=${CONTAINERD:-containerd}
 restart=${RESTART:-systemctl restart containerd}
 
 begin='# tns-shim: begin. Its installer has put this here, and takes it out again.'
+# The first line of the drop-in.
+made_dropin='# The installer of tns-shim has made this file, and replaces and removes it as it is.'
 # Where the line before had no end.
 begin_glued="$begin The line before ends here."
 end='# tns-shim: end'
 made='# The installer of tns-shim has made this file, and removes it again unless something is added.'
 made_template='{{- /* The installer of tns-shim has made this file, and removes it again unless something is added. */ -}}
 {{ template "base" . }}'
+# A line that names the drop-in, and not in a remark.
+by_name="^[^#]*50-tns-shim\\.toml[\"']"
+# In the folder of the programs: which of them this has put there.
+marker=.tns-shim-installer
+made_marker='# The installer of tns-shim has put these programs here, and removes them again:'
 
 say() { echo "tns-shim: $*"; }
 die() {
@@ -52,6 +64,16 @@ die() {
 on_node() {
   if [ -n "$root" ]; then chroot "$root" "$@"; else "$@"; fi
 }
+
+# Where file $1 of the node is when its links are followed, if it is there.
+real() {
+  followed=$(on_node readlink -f "$1" 2>/dev/null) || return 1
+  [ -e "$root$followed" ] || return 1
+  echo "$followed"
+}
+
+# Something of that name is there, if only a link to nowhere.
+is_there() { [ -e "$root$1" ] || [ -L "$root$1" ]; }
 
 # Puts file $1 in the place of $2, at once or not at all. What has the same content stays. Never part of a condition, where sh would go on
 # after an error.
@@ -82,10 +104,47 @@ ask() { on_node $containerd "$@"; }
 # What containerd makes of configuration $1.
 dump() {
   cat "$1" >"$root$candidate"
-  ask --config "$candidate" config dump 2>"$work/dump.err" || {
+  ask --config "$candidate" config dump >"$work/dumped" 2>"$work/dump.err" || {
     cat "$work/dump.err" >&2
     return 1
   }
+  # containerd 2 says nothing about such a file before it starts, and then does not start.
+  named_imports "$work/dumped" >"$work/named"
+  if grep '^missing ' "$work/named" >"$work/missing"; then
+    sed 's/^missing /tns-shim: an import that is not there: /' "$work/missing" >&2
+    return 1
+  fi
+  cat "$work/dumped"
+}
+
+# What is imported by name, as dump $1 says: where it is on the node, or `missing` and the name. A `*` may as well find nothing.
+named_imports() {
+  awk '/^[ \t]*\[/ { exit } /^imports = \[/ {
+    while (match($0, /"[^"]*"|\047[^\047]*\047/)) {
+      print substr($0, RSTART + 1, RLENGTH - 2)
+      $0 = substr($0, RSTART + RLENGTH)
+    }
+  }' "$1" >"$work/imports"
+  while read -r import; do
+    case $import in
+      *\**) ;;
+      /*) real "$import" || echo "missing $import" ;;
+      *) beside "$import" || echo "missing $import" ;;
+    esac
+  done <"$work/imports"
+}
+
+# A relative one is meant from the folder of the file that has it, which may be imported itself.
+beside() {
+  real "$folder/$1" && return
+  while read -r other; do
+    case $other in
+      /*) ;;
+      *) other=$folder/$other ;;
+    esac
+    real "$(dirname "$other")/$1" && return
+  done <"$work/imports"
+  return 1
 }
 
 # All of a dump but the handler. Files that are imported are none of its content.
@@ -131,8 +190,10 @@ with_block() {
 
 # The configuration $1 as the node's own: without what the two above have added.
 without_ours() {
-  pattern=$(echo "$dropin" | sed 's|\.|\\.|g')
-  sed -e "\\|^imports = \\[\"$pattern\"\\] # tns-shim\$|d" -e "s|\"$pattern\", ||" "$1" >"$work/no-import"
+  if [ "$(grep -c '^# tns-shim: begin' "$1")" != "$(grep -cxF "$end" "$1")" ]; then
+    die "${1#"$root"}: the lines from '# tns-shim: begin' to '$end' are no longer whole, so all is left as it is: take them out by hand"
+  fi
+  if [ -n "$foreign" ]; then cat "$1" >"$work/no-import"; else without_import "$1" >"$work/no-import"; fi
   sed "/^$begin/,/^$end\$/d" "$work/no-import" >"$work/no-block"
   if grep -qxF "$begin_glued" "$1" && [ "$(sed -n '$p' "$1")" = "$end" ]; then
     printf '%s' "$(cat "$work/no-block")"
@@ -141,17 +202,78 @@ without_ours() {
   fi
 }
 
+# The configuration $1 without the import of the drop-in, wherever it stands in the array and however it is quoted: somebody may have
+# added to it, or a program may have written it anew.
+without_import() {
+  awk -v file="$dropin" -v open_end="$(tail -c 1 "$1")" '
+    $0 == "imports = [\"" file "\"] # tns-shim" && !section { next }
+    /^[ \t]*\[/ { section = 1 }
+    !section && !array && /^[ \t]*["\047]?imports["\047]?[ \t]*=[ \t]*\[/ { array = length(text) + index($0, "[") + 1 }
+    { text = text $0 "\n" }
+
+    # Takes one out. Strings, remarks and commas are told apart; what else there may be is left as it is.
+    function take_out(   at, sign, to, comma) {
+      for (at = array; (sign = substr(text, at, 1)) != "" && sign != "]"; at++) {
+        if (sign == ",") {
+          comma = at
+        } else if (sign == "#") {
+          at += index(substr(text, at), "\n") - 1
+        } else if (sign == "\"" || sign == "\047") {
+          for (to = at + 1; substr(text, to, 1) != sign; to++) {
+            if (sign == "\"" && substr(text, to, 1) == "\\") to++
+            if (substr(text, to, 1) ~ /^\n?$/) return 0
+          }
+          # Three of them: more than one line.
+          if (to == at + 1 && substr(text, to + 1, 1) == sign) return 0
+          if (substr(text, at + 1, to - at - 1) == file) {
+            cut(at, to, comma)
+            return 1
+          }
+          at = to
+        } else if (sign !~ /[ \t\r\n]/) {
+          return 0
+        }
+      }
+      return 0
+    }
+    # From `from` to `to`, with a comma: the one behind it and one blank, else the one before it. One too many at the end is none.
+    function cut(from, to, comma,   rest, before) {
+      rest = substr(text, to + 1)
+      if (match(rest, /^[ \t]*,[ \t]?/)) {
+        to += RLENGTH
+      } else if (comma && substr(text, comma + 1, from - comma - 1) ~ /^[ \t]*$/) {
+        from = comma
+      }
+      before = substr(text, 1, from - 1)
+      rest = substr(text, to + 1)
+      # A line of its own.
+      if (match(before, /\n[ \t]*$/) && match(rest, /^[ \t]*\r?\n/)) {
+        rest = substr(rest, RLENGTH + 1)
+        sub(/[ \t]*$/, "", before)
+      }
+      text = before rest
+    }
+    END {
+      if (array) while (take_out()) { }
+      if (open_end != "") text = substr(text, 1, length(text) - 1)
+      ORS = ""
+      print text
+    }' "$1"
+}
+
 # The version that configuration $1 says it has.
-version_of() { awk '/^[ \t]*\[/ { exit } /^[ \t]*version[ \t]*=/ { gsub(/[^0-9]/, "", $0); print; exit }' "$1"; }
+version_of() { awk '/^[ \t]*\[/ { exit } /^[ \t]*version[ \t]*=/ { sub(/^[^=]*=[ \t]*/, ""); sub(/[^0-9].*/, ""); print; exit }' "$1"; }
 
 start() {
   [ -z "$root" ] || [ -d "$root" ] || die "there is no $root"
   # What a symbolic link on the node says is meant for the node's root.
-  if [ -e "$root$config" ]; then config=$(on_node readlink -f "$config"); fi
+  if is_there "$config"; then config=$(on_node readlink -f "$config") || die "$config is a link to nowhere"; fi
   folder=$(dirname "$config")
   dropin=$folder/conf.d/50-tns-shim.toml
   work=$(mktemp -d)
   trap 'clean_up' EXIT
+  foreign=
+  if is_there "$dropin" && [ "$(sed -n 1p "$root$dropin" 2>/dev/null)" != "$made_dropin" ]; then foreign=yes; fi
   ask --version >/dev/null || die "containerd cannot be run on the node as: $containerd (see CONTAINERD)"
   if [ -f "$root$config" ]; then
     without_ours "$root$config" >"$work/own"
@@ -162,8 +284,8 @@ start() {
   template=
   if grep -qs '^# File generated by .* DO NOT EDIT' "$root$config" || [ -e "$root$folder/config.toml.tmpl" ] || [ -e "$root$folder/config-v3.toml.tmpl" ]; then
     case $(version_of "$work/own") in
-      3) template=$folder/config-v3.toml.tmpl ;;
-      *) template=$folder/config.toml.tmpl ;;
+      '' | 0 | 1 | 2) template=$folder/config.toml.tmpl ;;
+      *) template=$folder/config-v3.toml.tmpl ;;
     esac
     if [ -f "$root$template" ]; then without_ours "$root$template" >"$work/own.template"; else echo "$made_template" >"$work/own.template"; fi
   fi
@@ -175,7 +297,7 @@ start() {
 
 clean_up() {
   rm -rf "$work" "$root$candidate" "$root$candidate-import" "$root$config.tns-shim" "$root$dropin.tns-shim" "$root$bin"/tns*.tns-shim
-  rm -f "$root$folder"/config*.tmpl.tns-shim
+  rm -f "$root$folder"/config*.tmpl.tns-shim "$root$bin/$marker.tns-shim"
   # For the candidate alone.
   [ -z "${new_folder:-}" ] || rmdir "$root$new_folder" 2>/dev/null || true
 }
@@ -184,14 +306,18 @@ clean_up() {
 choose() {
   version=$(version_of "$work/own")
   case $version in
-    2 | 3) ;;
-    *) die "$config is of version ${version:-1}; it must be 2 or 3: see containerd config migrate" ;;
+    '' | 0 | 1) die "$config is of version ${version:-1}; it must be 2 or later: see containerd config migrate" ;;
+    2) snippet=$files/config-v2.toml ;;
+    # A later one is tried like this.
+    *) snippet=$files/config-v3.toml ;;
   esac
   dump "$work/own" >"$work/own.dump" || die "containerd cannot read its configuration as it is, so it is left alone"
   others <"$work/own.dump" >"$work/own.others"
   # Whether it takes the runc as well, is to be seen.
-  awk '/^[ \t]*\[/ { runc = /runtimes\.runc\]/ } !runc' "$files/config-v$version.toml" |
-    sed "s|\"/usr/local/bin/tns-shim\"|\"$bin/tns-shim\"|" >"$work/snippet"
+  {
+    echo "$made_dropin"
+    awk '/^[ \t]*\[/ { runc = /runtimes\.runc\]/ } !runc' "$snippet"
+  } | sed -e "s|\"/usr/local/bin/tns-shim\"|\"$bin/tns-shim\"|" -e "s|^version = .*|version = $version|" >"$work/snippet"
   if section runc <"$work/own.dump" | grep -q 'SystemdCgroup = true'; then
     sed 's|#SystemdCgroup = true|SystemdCgroup = true|' "$work/snippet" >"$work/snippet.systemd"
     mv "$work/snippet.systemd" "$work/snippet"
@@ -217,8 +343,39 @@ choose() {
   if [ -n "$template" ]; then with_block "$work/own.template" "$work/block" >"$work/wanted"; fi
 }
 
+# Dies if containerd would not start with its configuration as it is without this script: above all if that goes on importing the drop-in,
+# which is to be removed.
+may_go() {
+  if is_there "$dropin" && [ -z "$foreign" ]; then goes=$(real "$dropin"); else goes=; fi
+  if [ -z "$goes" ] && cmp -s "$work/own" "$root$config"; then return; fi
+  dump "$work/own" >/dev/null || die "containerd cannot read $config as it would be without the handler, so all is left as it is"
+  if [ -z "$goes" ] || ! grep -qxF "$goes" "$work/named"; then return; fi
+  place="an import in $config"
+  grep -vxF -e "$goes" -e "$candidate" "$work/named" | sed "s|^|$root|" >"$work/read"
+  { cat "$work/own" && tr '\n' '\0' <"$work/read" | xargs -0 cat; } >"$work/text"
+  if grep -q "$by_name" "$work/text"; then
+    while read -r file; do
+      line=$(grep -ns "$by_name" "$root$file" | sed -n 's/:.*//;1p')
+      if [ -n "$line" ]; then
+        place="line $line of $file"
+        break
+      fi
+    done <<END
+${template:-$config}
+$config
+$(sed "s|^$root||" "$work/read")
+END
+  elif grep -qxF "$candidate" "$work/named" && grep -q '^[^#]*\*' "$work/text"; then
+    # containerd 1 lists what a pattern has found, too. It is known by its listing the configuration itself.
+    return
+  fi
+  die "$dropin is still imported by $place, from where this script cannot take it out; containerd would not start without it, so all is" \
+    "left as it is: take that import out by hand, and try again"
+}
+
 configure() {
   choose
+  if [ ! -f "$work/dropin" ]; then may_go; fi
   changed=
   # First what is imported, then the import. It may be imported already.
   if [ -f "$work/dropin" ]; then
@@ -259,11 +416,31 @@ has_handler() {
   done
 }
 
-install() {
-  mkdir -p "$root$bin"
+# Which programs this script has put there, or will: all but those that are there already.
+claim() {
+  echo "$made_marker" >"$work/programs"
   for program in tns-shim tnsctl; do
-    replace "$files/$program" "$root$bin/$program" 755
+    if grep -qsxF "$program" "$root$bin/$marker" || ! is_there "$bin/$program"; then
+      echo "$program" >>"$work/programs"
+    elif ! { found=$(real "$bin/$program") && cmp -s "$files/$program" "$root$found"; }; then
+      die "$bin/$program is there already, which is another one and was not put there by this script, so all is left as it is: name" \
+        "another folder by BIN_DIR, or remove that one, and try again"
+    fi
   done
+}
+
+install() {
+  if [ -n "$foreign" ]; then
+    die "$dropin is there already, and this script has not written it, so all is left as it is: if tnsctl has, call" \
+      "\`tnsctl disable containerd\`, else remove it and its import in $config; and try again"
+  fi
+  claim
+  if [ "$(cat "$work/programs")" != "$made_marker" ]; then
+    mkdir -p "$root$bin"
+    replace "$work/programs" "$root$bin/$marker"
+    sed 1d "$work/programs" >"$work/names"
+    while read -r program; do replace "$files/$program" "$root$bin/$program" 755; done <"$work/names"
+  fi
   configure
   if restart_containerd && has_handler; then return; fi
   say "after the restart containerd has no handler tns-shim, so all is taken back: does something else write $config?" >&2
@@ -282,6 +459,7 @@ in_use() {
 }
 
 take_back() {
+  may_go
   changed=
   if [ -n "$template" ]; then
     if [ "$(cat "$work/own.template")" != "$made_template" ]; then
@@ -299,7 +477,7 @@ $(grep '^version' "$work/own")" ]; then
       replace "$work/own" "$root$config"
     fi
   fi
-  if [ -e "$root$dropin" ]; then
+  if [ -z "$foreign" ] && [ -e "$root$dropin" ]; then
     rm -f "$root$dropin"
     changed=yes
   fi
@@ -310,7 +488,23 @@ $(grep '^version' "$work/own")" ]; then
 remove() {
   if in_use; then die 'containers still use it, so all is left as it is: remove once more when they are gone'; fi
   take_back
-  rm -f "$root$bin/tns-shim" "$root$bin/tnsctl"
+  if [ -n "$foreign" ]; then
+    say "this script has not written $dropin, so it is left, with what imports it and the programs in $bin"
+    return
+  fi
+  # K3s may write it anew only in a moment.
+  if [ -z "$template" ] && [ -f "$root$config" ] && ask --config "$config" config dump 2>/dev/null | grep -q 'runtimes\.tns-shim\]'; then
+    say "containerd has a handler tns-shim all the same, which this script has not written, so that is left: see $config"
+  fi
+  for program in tns-shim tnsctl; do
+    if grep -qsxF "$program" "$root$bin/$marker"; then
+      rm -f "$root$bin/$program"
+    elif is_there "$bin/$program"; then
+      say "this script has not put $bin/$program there, so it is left"
+    fi
+  done
+  # Last: for as long as it is there, they are known to be ours.
+  rm -f "$root$bin/$marker"
 }
 
 case ${1:-} in

@@ -7,12 +7,18 @@ load cri
 
 CONFIG=/etc/containerd/config.toml
 DROPIN=/etc/containerd/conf.d/50-tns-shim.toml
+# What the installer's own is known by.
+MARKER=/usr/local/bin/.tns-shim-installer
+DROPIN_HEAD='# The installer of tns-shim has made this file, and replaces and removes it as it is.'
 
 # The node: this root, but with other configuration and other programs of its own.
 NODE=/node
 node() { chroot "$NODE" "$@"; }
 # With what the installer's image has for a shell and tools.
 installer() { NODE_ROOT=$NODE RESTART='sh /usr/local/bin/restart' FILES=$BATS_FILE_TMPDIR/files busybox sh "$CONTRIB/kubernetes/install-node.sh" "$@"; }
+
+# Where no containerd runs.
+quiet() { NODE_ROOT=$NODE RESTART=true FILES=${FILES:-$BATS_FILE_TMPDIR/files} busybox sh "$CONTRIB/kubernetes/install-node.sh" "$@"; }
 
 setup_file() {
   mkdir "$BATS_FILE_TMPDIR/files" "$NODE"
@@ -55,7 +61,7 @@ remove_all_of_node() {
 teardown() {
   remove_all_of_node >/dev/null 2>&1 || true
   find "$NODE/etc/containerd" -mindepth 1 -delete
-  rm -f "$NODE"/usr/local/bin/tns*
+  rm -f "$NODE"/usr/local/bin/tns* "$NODE$MARKER"
   clear_cgroups
   local clean=yes
   wait_for nothing_left || clean=no
@@ -165,7 +171,7 @@ is_clean() { # is_clean FILES...
   cmp "$WORK/before" "$NODE$CONFIG"
   is "$(stat -c %a "$NODE$CONFIG")" 640
   is_clean config.toml
-  run find "$NODE/usr/local/bin" -name 'tns*'
+  run find "$NODE/usr/local/bin" -name '*tns*'
   is "$output" ''
   wait_for cri Version
   run run_pod tns-shim late
@@ -174,7 +180,7 @@ is_clean() { # is_clean FILES...
   # Again, with nothing to do
   installer remove
   is "$(restarts)" 2
-  run find "$NODE/usr/local/bin" -name 'tns*'
+  run find "$NODE/usr/local/bin" -name '*tns*'
   is "$output" ''
 }
 
@@ -196,6 +202,7 @@ is_clean() { # is_clean FILES...
     "$(own_config)"$'\n'"[$runc]"$'\n  runtime_type = "io.containerd.runc.v2"\n'"[$runc.options]"$'\n  SystemdCgroup = true\n'
     # A newer containerd takes a file for an older one.
     $'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\n  bin_dir = "/mine"\n'
+    $'version = 2   # not 1\n'
   )
   for config in "${configs[@]}"; do
     printf '%s' "$config" >"$NODE$CONFIG"
@@ -237,7 +244,18 @@ is_clean() { # is_clean FILES...
   at remove
   is "$(<"$folder/real/mine.toml")" "$(own_config)"$'\n\n[debug]\n  level = "warn"'
   is_clean real/mine.toml
-  rm -r "$folder/real" "$NODE/opt/tns-shim"
+  # One that leads somewhere else from where the installer is.
+  mkdir -p /run/node-etc/elsewhere
+  own_config >"$NODE/etc/elsewhere/mine.toml"
+  ln -sf /etc/elsewhere/mine.toml "$NODE$CONFIG"
+  is "$(stat -L -c %F "$NODE$CONFIG" 2>&1 | grep -c 'No such file')" 1
+  at install
+  [[ -L $NODE$CONFIG ]]
+  has_handler
+  at remove
+  is "$(<"$NODE/etc/elsewhere/mine.toml")" "$(own_config)"
+  is "$(find "$NODE/etc/elsewhere" -type f)" "$NODE/etc/elsewhere/mine.toml"
+  rm -r "$folder/real" "$NODE/opt/tns-shim" /run/node-etc/elsewhere
 }
 
 @test "the installer: a configuration that it cannot add to is left alone, and it says why" {
@@ -250,12 +268,292 @@ is_clean() { # is_clean FILES...
     is_clean config.toml
     is "$(restarts)" 0
   }
-  refused 'is of version 1; it must be 2 or 3' 'oom_score = 1'
+  refused 'is of version 1; it must be 2 or later' 'oom_score = 1'
   refused 'containerd cannot read its configuration as it is' "version = $(own_version)"$'\n[broken'
   version=$(own_version)
   if [[ $version == 2 ]]; then
     refused 'is the plugin cri disabled there?' $'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]'
   fi
+  # containerd does not start with these, whatever its dump says.
+  for import in /etc/containerd/missing.toml missing.toml; do
+    refused 'containerd cannot read its configuration as it is' "$(own_config "imports = [\"conf.d/*.toml\", \"$import\"]")"
+    contains "$output" missing.toml
+  done
+  # Somebody has taken away the end of what an installer has put there: what is behind it is not the installer's.
+  own_config >"$NODE$CONFIG"
+  quiet install
+  printf '\n[debug]\n  level = "warn"\n' >>"$NODE$CONFIG"
+  if grep -q '^# tns-shim: end' "$NODE$CONFIG"; then
+    sed -i '/^# tns-shim: end/d' "$NODE$CONFIG"
+    refused 'are no longer whole' "$(<"$NODE$CONFIG")"
+    run installer remove
+    is "$status" 1
+    grep -q 'level = "warn"' "$NODE$CONFIG"
+  fi
+}
+
+# A configuration with the drop-in: the installer's, or where that writes none because of what containerd makes of imports, one as if.
+with_dropin() { # with_dropin [EXTRA TOP-LEVEL LINE]
+  own_config >"$NODE$CONFIG"
+  quiet install
+  if [[ ! -e $NODE$DROPIN ]]; then
+    mkdir -p "$NODE/etc/containerd/conf.d"
+    { echo "$DROPIN_HEAD" && cat "$CONTRIB/containerd/config-v2.toml"; } >"$NODE$DROPIN"
+  fi
+  own_config "$@" >"$NODE$CONFIG"
+}
+# containerd comes up as it is configured.
+starts() {
+  start_node
+  stop_daemon "$BATS_FILE_TMPDIR/containerd.pid"
+  rm "$BATS_FILE_TMPDIR/containerd.pid"
+}
+
+@test "the installer: its import goes wherever it is by now, and containerd starts without it" {
+  mine=/etc/containerd/mine.toml
+  printf 'version = %s\noom_score = -2\n' "$(own_version)" >"$NODE$mine"
+  # What somebody or a program has made of it, and what is to stay.
+  forms=(
+    "imports = [\"$mine\", \"$DROPIN\"] # tns-shim" "imports = [\"$mine\"] # tns-shim"
+    "imports = [\"$DROPIN\"]" 'imports = []'
+    "imports = ['$DROPIN']" 'imports = []'
+    "imports = ['$mine', '$DROPIN']" "imports = ['$mine']"
+    "imports = ['$DROPIN', '$mine']" "imports = ['$mine']"
+    "imports = ['/etc/containerd/conf.d/*.toml', '$DROPIN',]" "imports = ['/etc/containerd/conf.d/*.toml', ]"
+    "  \"imports\"=[ '$mine' , \"$DROPIN\" ] # \"$DROPIN\", "$'\r' "  \"imports\"=[ '$mine'  ] # \"$DROPIN\", "$'\r'
+    "imports = ["$'\n'"  \"$mine\", # \"$DROPIN\","$'\n'"  \"$DROPIN\""$'\n]' "imports = ["$'\n'"  \"$mine\", # \"$DROPIN\","$'\n]'
+    "imports = ["$'\n'"  '$DROPIN',"$'\n'"  '$mine',"$'\n]' "imports = ["$'\n'"  '$mine',"$'\n]'
+    "imports = ["$'\n'"  '$DROPIN', # the shim"$'\n'"  '$mine'"$'\n]' "imports = ["$'\n'"  # the shim"$'\n'"  '$mine'"$'\n]'
+  )
+  for ((i = 0; i < ${#forms[@]}; i += 2)); do
+    with_dropin "${forms[i]}"
+    has_handler
+    run quiet remove
+    is "$status" 0
+    is "$(<"$NODE$CONFIG")" "$(own_config "${forms[i + 1]}")"
+    is_clean config.toml mine.toml
+    run find "$NODE/usr/local/bin" -name '*tns*'
+    is "$output" ''
+    starts
+  done
+
+  # All of it written anew, with the handler by then.
+  if node containerd config migrate >/dev/null 2>&1; then
+    with_dropin "imports = ['$mine', '$DROPIN']"
+    node containerd config migrate >"$WORK/migrated"
+    contains "$(<"$WORK/migrated")" "imports = ['$mine', '$DROPIN']"
+    cp "$WORK/migrated" "$NODE$CONFIG"
+    run quiet remove
+    is "$status" 0
+    contains "$output" 'containerd has a handler tns-shim all the same, which this script has not written'
+    is "$(<"$NODE$CONFIG")" "$(sed "s|, '$DROPIN'||" "$WORK/migrated")"
+    is_clean config.toml mine.toml
+    starts
+  fi
+}
+
+@test "the installer: an import that it cannot take out keeps all as it is, and is named" {
+  mine=/etc/containerd/mine.toml
+  printf 'version = %s\noom_score = -2\n' "$(own_version)" >"$NODE$mine"
+  stays() { # stays PLACE
+    has_handler
+    find "$NODE/etc/containerd" "$NODE/usr/local/bin" -type f -exec ls --full-time -i {} + >"$WORK/files"
+    run quiet remove
+    is "$status" 1
+    contains "$output" "$DROPIN is still imported by $1,"
+    is "$(find "$NODE/etc/containerd" "$NODE/usr/local/bin" -type f -exec ls --full-time -i {} +)" "$(<"$WORK/files")"
+    [[ $output != *restarting* ]]
+    starts
+  }
+  with_dropin 'imports = ["conf.d/50-tns-shim.toml"]'
+  stays "line 3 of $CONFIG"
+  with_dropin '# Not "50-tns-shim.toml"'$'\n''imports = ["/etc/containerd/conf.d/../conf.d/50-tns-shim.toml"]'
+  stays "line 4 of $CONFIG"
+  with_dropin 'imports = ["/etc/containerd/conf.d/50-tns\u002dshim.toml"]'
+  stays "an import in $CONFIG"
+  with_dropin "imports = [\"/etc/containerd/*.d/none\", \"mine.toml\"]"
+  printf '\nimports = ["%s"]\n' "$DROPIN" >>"$NODE$mine"
+  stays "line 4 of $mine"
+  # By hand, as it says.
+  sed -i 4d "$NODE$mine"
+  quiet remove
+  is_clean config.toml mine.toml
+  # Nor is it restarted with another import that is not there.
+  with_dropin "imports = ['$mine', '$DROPIN', '/etc/containerd/missing.toml']"
+  cp "$NODE$CONFIG" "$WORK/before"
+  run quiet remove
+  is "$status" 1
+  contains "$output" "containerd cannot read $CONFIG as it would be without the handler"
+  contains "$output" /etc/containerd/missing.toml
+  cmp "$WORK/before" "$NODE$CONFIG"
+  [[ -e $NODE$DROPIN && -x $NODE/usr/local/bin/tns-shim ]]
+}
+
+@test "the installer: an import is looked for where the file that has it is" {
+  version=$(own_version)
+  mkdir "$NODE/etc/containerd/parts"
+  printf 'version = %s\nimports = ["b.toml"]\n' "$version" >"$NODE/etc/containerd/parts/a.toml"
+  printf 'version = %s\noom_score = -3\n' "$version" >"$NODE/etc/containerd/parts/b.toml"
+  own_config 'imports = ["parts/a.toml"]' >"$NODE$CONFIG"
+  quiet install
+  has_handler
+  starts
+  quiet remove
+  is "$(<"$NODE$CONFIG")" "$(own_config 'imports = ["parts/a.toml"]')"
+  is_clean config.toml parts/a.toml parts/b.toml
+}
+
+# All that the installer may write.
+everything() { find "$NODE/etc/containerd" "$NODE/usr/local/bin" \( -type f -o -type l \) -exec ls --full-time -i {} +; }
+
+@test "the installer: somebody else's drop-in is neither replaced nor removed, nor are its import and programs" {
+  foreign() {
+    everything >"$WORK/files"
+    run quiet install
+    is "$status" 1
+    contains "$output" "$DROPIN is there already, and this script has not written it"
+    contains "$output" 'tnsctl disable containerd'
+    is "$(everything)" "$(<"$WORK/files")"
+    run quiet remove
+    is "$status" 0
+    contains "$output" "this script has not written $DROPIN, so it is left, with what imports it and the programs in /usr/local/bin"
+    is "$(everything)" "$(<"$WORK/files")"
+    [[ $output != *restarting* ]]
+  }
+  # By hand, of contrib
+  mkdir -p "$NODE/etc/containerd/conf.d"
+  cp "$CONTRIB/containerd/config-v$(own_version).toml" "$NODE$DROPIN"
+  for imports in "\"$DROPIN\", " "\"$DROPIN\""; do
+    own_config "imports = [$imports]" >"$NODE$CONFIG"
+    foreign
+    cp "$TNS_BIN/tns-shim" "$TNS_BIN/tnsctl" "$NODE/usr/local/bin"
+  done
+  echo "imports = [\"$DROPIN\"] # tns-shim" | cat - <(own_config) >"$NODE$CONFIG"
+  foreign
+  # By tnsctl
+  rm "$NODE$DROPIN"
+  own_config >"$NODE$CONFIG"
+  node tnsctl enable containerd
+  if [[ -e $NODE$DROPIN ]]; then
+    foreign
+    has_handler
+  fi
+  rm -f "$NODE$DROPIN" "$NODE"/usr/local/bin/tns*
+  # The installer's, which somebody has made theirs
+  with_dropin
+  sed -i 1d "$NODE$DROPIN"
+  foreign
+  [[ -x $NODE/usr/local/bin/tns-shim ]]
+}
+
+@test "the installer: somebody else's programs are neither replaced nor removed" {
+  own_config >"$NODE$CONFIG"
+  # Another one: nothing is done.
+  for program in tns-shim tnsctl; do
+    echo mine >"$NODE/usr/local/bin/$program"
+    everything >"$WORK/files"
+    run quiet install
+    is "$status" 1
+    contains "$output" "/usr/local/bin/$program is there already"
+    contains "$output" BIN_DIR
+    is "$(everything)" "$(<"$WORK/files")"
+    run quiet remove
+    is "$status" 0
+    contains "$output" "this script has not put /usr/local/bin/$program there, so it is left"
+    is "$(everything)" "$(<"$WORK/files")"
+    rm "$NODE/usr/local/bin/$program"
+  done
+
+  # The same ones are used, and stay.
+  install -m 755 "$BATS_FILE_TMPDIR"/files/tns{-shim,ctl} "$NODE/usr/local/bin"
+  everything | grep bin/ >"$WORK/files"
+  quiet install
+  has_handler
+  is "$(everything | grep bin/)" "$(<"$WORK/files")"
+  quiet remove
+  is "$(everything | grep bin/)" "$(<"$WORK/files")"
+  is "$(<"$NODE$CONFIG")" "$(own_config)"
+  is_clean config.toml
+
+  # One of them, by a link
+  rm "$NODE/usr/local/bin/tnsctl"
+  mkdir -p "$NODE/usr/local/mine"
+  mv "$NODE/usr/local/bin/tns-shim" "$NODE/usr/local/mine"
+  ln -s /usr/local/mine/tns-shim "$NODE/usr/local/bin/tns-shim"
+  everything | grep bin/ >"$WORK/files"
+  quiet install
+  is "$(sed 1d "$NODE$MARKER")" tnsctl
+  [[ -x $NODE/usr/local/bin/tnsctl ]]
+  quiet remove
+  is "$(everything | grep bin/)" "$(<"$WORK/files")"
+  rm -r "$NODE/usr/local/mine" "$NODE/usr/local/bin/tns-shim"
+}
+
+@test "the installer: ended in between, it goes on or takes all off" {
+  own_config >"$NODE$CONFIG"
+  clean() {
+    is "$(<"$NODE$CONFIG")" "$(own_config)"
+    is_clean config.toml
+    run find "$NODE/usr/local/bin" -name '*tns*'
+    is "$output" ''
+  }
+  # It cannot put the second program there.
+  cp -r "$BATS_FILE_TMPDIR/files" "$WORK/files"
+  rm "$WORK/files/tnsctl"
+  FILES=$WORK/files run quiet install
+  isnt "$status" 0
+  [[ -e $NODE$MARKER && -x $NODE/usr/local/bin/tns-shim && ! -e $NODE/usr/local/bin/tnsctl ]]
+  quiet remove
+  clean
+  FILES=$WORK/files run quiet install
+  quiet install
+  has_handler
+  cmp "$NODE/usr/local/bin/tnsctl" "$BATS_FILE_TMPDIR/files/tnsctl"
+  # What a removal has not come to.
+  rm "$NODE/usr/local/bin/tns-shim"
+  quiet remove
+  clean
+  # The drop-in, and not yet its import; its import, and no drop-in
+  with_dropin
+  quiet remove
+  clean
+  with_dropin "imports = ['$DROPIN']"
+  rm "$NODE$DROPIN"
+  quiet remove
+  is "$(<"$NODE$CONFIG")" "$(own_config 'imports = []')"
+}
+
+@test "the installer: a version to come is written as the node's own has it" {
+  if [[ $(own_version) == 2 ]]; then
+    # This one makes nothing of it.
+    own_config | sed 's/^version = 2/version = 4/' >"$NODE$CONFIG"
+    cp "$NODE$CONFIG" "$WORK/before"
+    run quiet install
+    is "$status" 1
+    cmp "$WORK/before" "$NODE$CONFIG"
+    return
+  fi
+  # It takes 4 for 3, and says 4.
+  cat >"$NODE/usr/local/bin/containerd-4" <<'END'
+[ "$1" = --config ] || exec containerd "$@"
+rm -rf /run/version-4
+cp -r /etc/containerd /run/version-4
+! grep -rqx 'version = 3' /run/version-4 || { echo 'a file of version 3' >&2; exit 1; }
+find /run/version-4 -type f -exec sed -i -e 's/^version = 4$/version = 3/' -e 's|/etc/containerd|/run/version-4|' {} +
+config=/run/version-4/${2#/etc/containerd/}
+shift 2
+containerd --config "$config" "$@" | sed -e 's/^version = 3$/version = 4/' -e 's|/run/version-4|/etc/containerd|g'
+rm -r /run/version-4
+END
+  own_config | sed 's/^version = 3/version = 4/' >"$NODE$CONFIG"
+  cp "$NODE$CONFIG" "$WORK/before"
+  CONTAINERD='sh /usr/local/bin/containerd-4' quiet install
+  grep -qx 'version = 4' "$NODE$DROPIN"
+  is "$(sed -n 1p "$NODE$DROPIN")" "$DROPIN_HEAD"
+  CONTAINERD='sh /usr/local/bin/containerd-4' quiet remove
+  cmp "$WORK/before" "$NODE$CONFIG"
+  is_clean config.toml
+  rm "$NODE/usr/local/bin/containerd-4"
 }
 
 # K3s, as far as it writes containerd's configuration at each start: from its own text, or from a template with that in it.
