@@ -28,8 +28,8 @@
 # hand), and programs in BIN_DIR that are not named in the file .tns-shim-installer there, which this script makes before it puts any
 # there. Programs that are the same to the byte are used as they are.
 #
-# That is how `tnsctl enable containerd` does it, too. This does not call it: nodes have what an earlier installer has put there between its
-# own marks, which only it knows how to take out, and which tnsctl leaves alone as somebody else's.
+# That is how `tnsctl enable containerd` does it, too. This does not call it: what an administrator has enabled is not for a DaemonSet to
+# take back. So each of them has marks of its own, and leaves alone what has the other's.
 set -eu
 
 root=${NODE_ROOT:-}
