@@ -32,7 +32,10 @@ pub(in crate::ctl) struct Docker {
 impl Docker {
     pub(in crate::ctl) fn find(config: Option<&Path>, program: Option<&Path>, patience: Duration) -> Result<Self> {
         // The one that the daemon reads that runs here.
-        let in_use = || value_of(&arguments_of_running("dockerd")?, &["--config-file"]).map(PathBuf::from);
+        let in_use = || {
+            let named = value_of(&arguments_of_running("dockerd")?, &["--config-file"]).map(PathBuf::from);
+            named.filter(|path| path.is_absolute())
+        };
         let config = config.map(Path::to_owned).or_else(in_use).unwrap_or(PATH.into());
         Ok(Self { program: Program::find("dockerd", program, patience)?, config })
     }

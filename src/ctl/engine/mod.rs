@@ -31,6 +31,8 @@ use crate::text::printable;
 const NAME: &str = "tns-shim";
 /// Where the files in contrib say that the shim is.
 const FOLDER_IN_CONTRIB: &str = "/usr/local/bin";
+/// Where programs are installed.
+const USUAL_FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 /// Engines' configurations have some KiB.
 const LARGEST: u64 = 1 << 20;
 /// An engine looks at all its images before it answers, and the machine may be busy.
@@ -49,7 +51,9 @@ impl Shim {
     pub(super) fn beside_this(runtime: Option<&str>) -> Result<Self> {
         let own = std::env::current_exe().context("find tnsctl itself")?;
         let behind = own.parent().unwrap_or(Path::new("/"));
-        let called = called_in().filter(|folder| leads_to(folder, behind));
+        // Which also have other names: /bin.
+        let is_usual = USUAL_FOLDERS.iter().any(|usual| behind == Path::new(usual));
+        let called = called_in().filter(|folder| !is_usual && leads_to(folder, behind));
         let folder = called.as_deref().unwrap_or(behind).to_str().filter(|path| is_plain(path));
         let folder = folder.with_context(|| {
             let path = printable(&own.to_string_lossy(), 1024);
@@ -273,7 +277,7 @@ impl Program {
 /// Daemons are in folders that not every user has in PATH. Relative ones are whoever's.
 fn search_path() -> OsString {
     let own = helper::search_path();
-    let usual = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from);
+    let usual = USUAL_FOLDERS.map(PathBuf::from);
     let mut folders: Vec<PathBuf> = Vec::new();
     for folder in std::env::split_paths(&own).filter(|folder| folder.is_absolute()).chain(usual) {
         if !folders.contains(&folder) {
