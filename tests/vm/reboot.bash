@@ -40,7 +40,8 @@ timed() { # timed COMMAND...
   TOOK+=("$(($(wall) - begin))")
 }
 
-# It is another start of the machine, whose clocks have not come as far as the container's.
+# It is another start of the machine, whose clocks have not come as far as the container's: so plans do something else for some minutes
+# before the checkpoint, and nothing between the reboot and this.
 rebooted() {
   local monotonic
   isnt "$(</proc/sys/kernel/random/boot_id)" "$(kept boot)"
