@@ -99,7 +99,7 @@ each() { # each PATTERN FUNCTION
   check() {
     local folder=/tmp/unpacked/$1/usr/share
     # What to do with a runtime of one's own is there in any case.
-    is "$(grep -rnF /usr/local/ "$folder" | grep -vE '/usr/local/s?bin/runc|/usr/local/\*bin/runc')" ''
+    is "$(grep -rnF /usr/local/ "$folder" | grep -vE '/usr/local/s?bin/runc|/usr/local/\*bin/runc|`/usr/local/sbin`, tns-shim has|node with programs of yours in')" ''
     is "$(jq -r .hook.path "$folder/tns-shim/hooks.d/tns-shim-precreate.json")" /usr/bin/tnsctl
     is "$(jq -r '.runtimes["tns-shim-crun"].path' "$folder/doc/tns-shim/examples/docker/daemon.json")" /usr/bin/tns-shim-crun
     contains "$(cat "$folder/doc/tns-shim/examples/containers.conf.d/50-tns-shim.conf")" $'\ntns-shim = ["/usr/bin/tns-shim"]\n'
