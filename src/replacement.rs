@@ -100,8 +100,9 @@ fn remove_leftovers(folder: &Path, ours: &str) {
 }
 
 impl Replacement {
-    /// Writes the pieces, with the mode and owner that `metadata` tells, and the ACL of what is there. A group that this user cannot
-    /// give (in a user namespace it may have no number), and an ACL that cannot be kept, are left out; nobody can read or write it then who could not before.
+    /// Writes the pieces, with the mode and owner that `metadata` tells, and the ACL of what is there. A group that this user
+    /// cannot give (in a user namespace it may have no number), and an ACL that cannot be kept, are left out; nobody can read
+    /// or write it then who could not before.
     ///
     /// # Errors
     /// The folder of `path` cannot be written, or the owner cannot be given.

@@ -128,7 +128,13 @@ another() { # another VERSION COMMAND...
   is "$(/var/lib/dpkg/info/tns-shim.prerm upgrade 2>&1)" ''
   contains "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" 'podman was told of it, and fails without it. Install tns-shim again, and then: tnsctl disable podman'
   podman --runtime tns-shim info >/dev/null
+  # Also if somebody has changed what was written, which `disable` leaves alone.
+  local dropin=/etc/containers/containers.conf.d/50-tns-shim.conf
+  echo '# mine' >>"$dropin"
+  contains "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" 'podman was told of it'
+  sed -i '$d' "$dropin"
   tnsctl disable podman
+  is "$(/var/lib/dpkg/info/tns-shim.prerm remove 2>&1)" ''
 }
 
 @test "removed, it leaves the settings; purged, it leaves nothing" {

@@ -21,10 +21,8 @@ use toml::{Table, Value};
 use self::distribution::{MADE_TEMPLATE, Template, template, writer};
 use self::dump::{default_runtime, differs_only_by_us, handler, is_without_cri, plugin, runtime, runtimes, section};
 use super::imports::{self, Top};
-use super::{
-    Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, all_running, arguments_of, is_ours, own, read,
-    text_of, value_of, whole_file,
-};
+use super::running::{all_running, arguments_of, value_of};
+use super::{Answer, Engine, NAME, Plan, Program, Runtime, Standing, Wish, is_ours, own, read, text_of, whole_file};
 use crate::replacement;
 
 const ENGINE: &str = "containerd";

@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::running::{arguments_of_running, running, value_of, values_of};
 use super::{
-    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Wish, arguments_of_running, read, run_within,
-    running, search_path, text_of, value_of, values_of,
+    Answer, Engine, NAME, Plan, Program, Runtime, Shim, Standing, Wish, read, run_within, search_path, text_of,
 };
 use crate::json::{self, Found};
 

@@ -8,6 +8,7 @@ pub(super) mod docker;
 mod imports;
 mod own;
 pub(super) mod podman;
+mod running;
 
 use std::ffi::OsString;
 use std::fs;
@@ -391,50 +392,6 @@ fn is_ours(path: &Path) -> Result<bool> {
     Ok(read(path)?.1.is_some_and(|bytes| matches!(own::whose(&bytes), own::Whose::Ours { .. })))
 }
 
-/// The processes of that program that run here: not those of another mount namespace, as far as this user may see that.
-fn all_running(name: &str) -> impl Iterator<Item = PathBuf> {
-    let own = fs::read_link("/proc/self/ns/mnt").ok();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    processes.filter(move |process| {
-        fs::read(process.join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == name.as_bytes())
-            && fs::read_link(process.join("ns/mnt")).map_or(true, |theirs| own.as_ref() == Some(&theirs))
-    })
-}
-
-fn running(name: &str) -> Option<PathBuf> {
-    all_running(name).next()
-}
-
-/// The arguments of a process, if it is still there.
-fn arguments_of(process: &Path) -> Option<Vec<String>> {
-    let line = fs::read(process.join("cmdline")).ok()?;
-    Some(line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
-}
-
-/// The arguments of that program, if it runs here.
-fn arguments_of_running(name: &str) -> Option<Vec<String>> {
-    arguments_of(&running(name)?)
-}
-
-/// What an option is given, by any of its names: `--option value`, `--option=value`.
-fn values_of<'a>(arguments: &'a [String], names: &[&str]) -> Vec<&'a str> {
-    let mut values = Vec::new();
-    for (word, next) in arguments.iter().zip(arguments.iter().skip(1).map(Some).chain([None])) {
-        for name in names {
-            match word.strip_prefix(name) {
-                Some("") => values.extend(next.map(String::as_str)),
-                Some(rest) => values.extend(rest.strip_prefix('=')),
-                None => {}
-            }
-        }
-    }
-    values
-}
-
-fn value_of<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
-    values_of(arguments, names).pop()
-}
-
 /// Whether a path is in that folder.
 fn is_in(path: &Path, folder: &str) -> bool {
     path.as_os_str().as_bytes().starts_with(folder.as_bytes())
@@ -470,14 +427,6 @@ mod tests {
             shim("tns-shim-crun").in_text(text),
             r#"a = "/usr/bin/tns-shim-crun" b = "/usr/bin/tns-shim-runc" # /usr/local/bin"#
         );
-    }
-
-    #[test]
-    fn an_option_has_the_value_behind_it() {
-        let words: Vec<_> = "x -c a --config b --config=c --configs d --config".split(' ').map(str::to_owned).collect();
-        assert_eq!(values_of(&words, &["--config", "-c"]), ["a", "b", "c"]);
-        assert_eq!(value_of(&words, &["--config", "-c"]), Some("c"));
-        assert_eq!(value_of(&words, &["--other"]), None);
     }
 
     #[test]
